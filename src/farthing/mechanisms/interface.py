@@ -1,0 +1,188 @@
+"""What a mechanism is: one scheme on one kind of network, with up to three faces.
+
+The parties (buyer, seller, facilitator) know mechanisms by these interfaces alone; `docs/adding-a-mechanism.md` walks
+through them. A face does no I/O: what needs the outside is a flow.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from farthing.evm.node import NodeCall
+from farthing.flow import Flow
+from farthing.protocol.identity import PaymentIdentity
+from farthing.protocol.messages import PaymentPayload, PaymentRequirements, VerifyResponse
+
+
+class SignedPayment(msgspec.Struct, frozen=True):
+    """A payment as its mechanism reads it: the identity that can be spent once and all that was signed.
+
+    `fingerprint` is the SHA-256, in hex, of all that was signed, with the signature. Amount in atomic units, times in
+    Unix seconds; addresses as EIP-55. `detail` is the mechanism's own parsed payload.
+    """
+
+    identity: PaymentIdentity
+    fingerprint: str
+    payer: str
+    pay_to: str
+    asset: str
+    network: str
+    amount: int
+    valid_after: int
+    valid_before: int
+    detail: Any = None
+
+    @property
+    def payment_id(self) -> str:
+        """The payment id, which both sides can compute."""
+        return self.identity.payment_id
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A verdict against a payment: the protocol's reason code, and words for a person."""
+
+    reason: str
+    message: str
+
+
+class PreparedPayment(msgspec.Struct, frozen=True):
+    """What a buyer's face made: the scheme's `payload` struct, and the payment as the other side will read it."""
+
+    payload: msgspec.Struct
+    signed: SignedPayment
+
+
+class BuyerMechanism(Protocol):
+    """The buyer's face: says which offers it can pay, and makes the payload."""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme's name on the wire."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """The CAIP-2 network, or a pattern like `eip155:*`."""
+        ...
+
+    def passes_over(self, requirements: PaymentRequirements) -> str | None:
+        """Say why this offer can't be paid by this mechanism (its `extra` too), or None where it can."""
+        ...
+
+    def pay(self, requirements: PaymentRequirements, *, payer: str, nonce: bytes | None) -> Flow[PreparedPayment]:
+        """Make and sign the payload; yields `Now`, `RandomBytes` (where `nonce` is None) and `SignTypedData`."""
+        ...
+
+
+class SellerMechanism(Protocol):
+    """The seller's face: completes the requirements at start-up, and reads a payment without asking anybody."""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme's name on the wire."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """The CAIP-2 network, or a pattern like `eip155:*`."""
+        ...
+
+    def complete(self, requirements: PaymentRequirements) -> PaymentRequirements:
+        """Add what buyers need in `extra` (for `exact` on EVM: the token's EIP-712 name and version).
+
+        Raises `ConfigError` for an asset, payee or network that can't be used.
+        """
+        ...
+
+    def read(self, payment: PaymentPayload) -> SignedPayment:
+        """Parse the scheme's payload: identity and fingerprint; nothing is judged yet.
+
+        Raises `RemoteProtocolError` with the JSON path of the field at fault.
+        """
+        ...
+
+    def check(self, signed: SignedPayment, requirements: PaymentRequirements, *, now_seconds: int) -> Refusal | None:
+        """Judge, locally: signature, amount, payee, asset, network, window. None means that nothing speaks against it.
+
+        A payer with code can't be judged locally: its signature is the facilitator's business.
+        """
+        ...
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """Evidence that the right was spent as signed: its event and the matching transfer in one transaction."""
+
+    transaction: str
+    block_number: int
+    block_hash: str
+    log_index: int
+
+
+class SpentOtherwise(msgspec.Struct, frozen=True):
+    """Evidence that the right is gone, and not as signed: cancelled, or spent by another transfer."""
+
+    reason: str
+    transaction: str = ""
+
+
+class Unspent(msgspec.Struct, frozen=True):
+    """Nothing in this transaction, or at this block, has spent the right."""
+
+
+Evidence: TypeAlias = Spent | SpentOtherwise | Unspent
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """What a facilitator's face found: the verdict for the wire, and what the settlement needs to know of the chain."""
+
+    response: VerifyResponse
+    signed: SignedPayment | None = None
+    block_number: int = 0
+    block_time_seconds: int = 0
+    base_fee_wei: int = 0
+    gas_limit: int = 0
+
+
+class FacilitatorMechanism(Protocol):
+    """The facilitator's face: verifies against the chain, builds the settling call, judges evidence."""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme's name on the wire."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """The CAIP-2 network, or a pattern like `eip155:*`."""
+        ...
+
+    def read(self, payment: PaymentPayload) -> SignedPayment:
+        """Parse the scheme's payload. Raises `RemoteProtocolError` with the JSON path."""
+        ...
+
+    def verify(
+        self, payment: PaymentPayload, requirements: PaymentRequirements, *, settling: bool = False
+    ) -> Flow[Verification]:
+        """Judge a payment in one batched round trip (yields `Now` and one `AskNode`).
+
+        `settling` asks, in the same batch, for what the transaction needs too (fees). Raises `NodeUnavailable`.
+        """
+        ...
+
+    def settlement_call(self, signed: SignedPayment) -> tuple[str, bytes]:
+        """Give the contract to call and its calldata."""
+        ...
+
+    def judge_receipt(self, signed: SignedPayment, receipt: dict[str, Any]) -> Evidence:
+        """Judge one transaction receipt (`eth_getTransactionReceipt`'s JSON) by its logs."""
+        ...
+
+    def evidence_calls(self, signed: SignedPayment, *, from_block: int) -> tuple[NodeCall, ...]:
+        """Give the calls (one batch) that find out whether and by which transaction the right was spent."""
+        ...
+
+    def judge_evidence(self, signed: SignedPayment, answers: tuple[Any, ...]) -> Evidence:
+        """Judge the answers to `evidence_calls`, in their order. Raises `NodeUnavailable` where they are no answers."""
+        ...

@@ -1,0 +1,146 @@
+"""The facilitator as the seller sees it: one interface, whether it runs in the process or across HTTP.
+
+Also the outcome of a settlement, and how an HTTP answer is read as one (S2: whatever is not clearly a settlement
+is unknown, and whatever is unknown is not served).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from farthing.errors import RemoteProtocolError
+from farthing.flow import Effect
+from farthing.protocol.codec import decode_settlement_json
+from farthing.protocol.messages import (
+    PaymentPayload,
+    PaymentRequirements,
+    SettlementResponse,
+    SupportedResponse,
+    VerifyResponse,
+)
+
+# The facilitator has broadcast and not yet seen the confirmation (`specs`: settlement_pending).
+SETTLEMENT_PENDING = "settlement_pending"
+# Somebody already was told of this payment's success (SAFETY F1).
+DUPLICATE_SETTLEMENT = "duplicate_settlement"
+
+HTTP_OK = 200
+HTTP_CLIENT_ERRORS = range(400, 500)
+# Request time-out, too early, too many requests: the settlement was not judged, so nothing is known.
+_NOT_JUDGED = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
+
+
+class Settled(msgspec.Struct, frozen=True, tag="settled"):
+    """The transfer is confirmed on chain: `response.transaction` names it."""
+
+    response: SettlementResponse
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The facilitator judged the payment and will not settle it. `reason` is the protocol's code."""
+
+    reason: str
+    message: str = ""
+    transaction: str = ""
+    payer: str = ""
+
+
+class Unknown(msgspec.Struct, frozen=True, tag="unknown"):
+    """Nobody knows yet. `transaction` names the transaction where one may exist; only evidence leaves this state."""
+
+    reason: str
+    message: str = ""
+    transaction: str = ""
+
+
+Outcome: TypeAlias = Settled | Refused | Unknown
+
+
+class PaymentStatus(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a facilitator knows of one payment: the answer of `/payments/{id}`.
+
+    `state` is the facilitator's state of the payment (`docs/facilitator.md`), lower case.
+    """
+
+    payment_id: str
+    state: str
+    network: str
+    asset: str
+    payer: str
+    pay_to: str
+    amount: str
+    transaction: str = ""
+    block_number: int | None = None
+    confirmations: int | None = None
+    gas_used: int | None = None
+    reason: str = ""
+    created_at: int | None = None
+
+
+class Facilitator(Protocol):
+    """Verifies and settles. In the process or over HTTP: the caller can't tell."""
+
+    async def supported(self) -> SupportedResponse:
+        """Say which kinds are settled here. Raises `FacilitatorUnavailable`."""
+        ...
+
+    async def verify(self, payment: PaymentPayload, requirements: PaymentRequirements) -> VerifyResponse:
+        """Judge a payment without committing to anything. Raises `FacilitatorUnavailable`, never a false verdict."""
+        ...
+
+    async def settle(
+        self, payment: PaymentPayload, requirements: PaymentRequirements, *, idempotency_key: str
+    ) -> Outcome:
+        """Settle a payment. Trouble on the way is `Unknown`, not an exception and not a refusal."""
+        ...
+
+    async def find(self, payment_id: str) -> PaymentStatus | None:
+        """Say what became of a payment (a payment id or a transaction hash). Raises `FacilitatorUnavailable`."""
+        ...
+
+
+class Verify(Effect[VerifyResponse], frozen=True):
+    """Have the facilitator verify `payment` against `requirements`. Raises `FacilitatorUnavailable`."""
+
+    payment: PaymentPayload
+    requirements: PaymentRequirements
+
+
+class Settle(Effect[Outcome], frozen=True):
+    """Have the facilitator settle `payment`. Its record is durable before this effect is yielded."""
+
+    payment: PaymentPayload
+    requirements: PaymentRequirements
+    idempotency_key: str
+
+
+class FindPayment(Effect["PaymentStatus | None"], frozen=True):
+    """Ask the facilitator what became of a payment. Raises `FacilitatorUnavailable`."""
+
+    payment_id: str
+
+
+def read_settlement(status: int, body: bytes) -> Outcome:
+    """Read a facilitator's HTTP answer to `/settle` as an outcome (SAFETY S2).
+
+    Only a 200 with a success body and a transaction is settled. A refusal is a body with `success: false` and a
+    reason, on 200 or on a 4xx that judged the payment; `settlement_pending` and all else is unknown.
+    """
+    try:
+        response = decode_settlement_json(body)
+    except RemoteProtocolError as error:
+        return Unknown("unexpected_settle_error", f"The facilitator answered {status} with no settlement: {error}")
+    if response.success:
+        if status != HTTP_OK:
+            return Unknown("unexpected_settle_error", f"Success in the body of a {status}.", response.transaction)
+        if response.transaction == "":
+            return Unknown("unexpected_settle_error", "Success that names no transaction.")
+        return Settled(response)
+    reason = response.error_reason or ""
+    message = response.error_message or ""
+    judged = status == HTTP_OK or (status in HTTP_CLIENT_ERRORS and status not in _NOT_JUDGED)
+    if not judged or reason in ("", SETTLEMENT_PENDING, "unexpected_settle_error"):
+        return Unknown(reason or "unexpected_settle_error", message, response.transaction)
+    return Refused(reason, message, response.transaction, response.payer or "")
