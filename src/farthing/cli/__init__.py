@@ -1,0 +1,84 @@
+"""The command `farthing`: each subcommand is one module beside this one, and imports its heavy parts only when run."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from farthing import __version__
+from farthing.cli.demo import demo
+from farthing.cli.devnet import devnet
+from farthing.cli.facilitator import facilitator
+from farthing.errors import FarthingError
+
+# As shells and `sysexits` have it: 2 for a mistake in how the command was called or configured, 130 for Ctrl-C.
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="farthing",
+    help="Payments for machines over HTTP 402.",
+    epilog="Start with: farthing demo",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo)
+app.command("devnet")(devnet)
+app.command("facilitator")(facilitator)
+
+# Which extra brings a module that a command may miss.
+_EXTRA_OF_MODULE = {
+    "aiohttp": "seller",
+    "eth": "devnet",
+    "eth_account": "devnet",
+    "fastapi": "demo",
+    "flask": "demo",
+    "httpx2": "httpx",
+    "prometheus_client": "facilitator",
+    "requests": "requests",
+    "rich": "demo",
+    "starlette": "facilitator",
+    "structlog": "facilitator",
+    "uvicorn": "facilitator",
+}
+
+
+def _show_version(*, value: bool) -> None:
+    if value:
+        typer.echo(f"farthing {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: bool = typer.Option(  # noqa: ARG001 - the callback acts on it
+        False,  # noqa: FBT003 - typer's form
+        "--version",
+        help="Print the version and exit.",
+        callback=lambda value: _show_version(value=value),
+        is_eager=True,
+    ),
+) -> None:
+    """Payments for machines over HTTP 402: buy, sell, verify and settle, on a real chain or on one of your own."""
+
+
+def main() -> None:
+    """Run the command; a mistake is one clear line on stderr, never a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except FarthingError as error:
+        print(f"farthing: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"farthing: this command needs {error.name}; install it with: pip install 'farthing[{extra}]'",
+              file=sys.stderr)
+        sys.exit(EXIT_USAGE)
