@@ -1,0 +1,1 @@
+"""Ethereum without a node: typed data, signatures, transactions, calls built and answers read. No I/O."""

@@ -1,0 +1,82 @@
+"""Addresses: 20 bytes inside, EIP-55 text at the edge."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from farthing.errors import FarthingError
+from farthing.evm.keccak import keccak256
+
+ADDRESS_SIZE_BYTES: Final = 20
+ZERO_ADDRESS: Final = bytes(ADDRESS_SIZE_BYTES)
+
+_TEXT_SIZE = 2 + 2 * ADDRESS_SIZE_BYTES
+
+# One process sees few payees and assets, again and again, and many payers, seldom twice. At some 300 bytes an entry
+# this is about a megabyte.
+_CACHE_ENTRIES = 4096
+
+# EIP-55 sets bit 0x20 apart: an ASCII letter is lower case with it and upper case without. One table marks the
+# letters of an address, the other the nibbles of its hash that ask for upper case.
+_LETTERS = bytes(0x20 if chr(code) in "abcdef" else 0 for code in range(256))
+_HIGH_NIBBLES = bytes(0x20 if chr(code) in "89abcdef" else 0 for code in range(256))
+
+
+class AddressInvalid(FarthingError, ValueError):
+    """Text that is no address: not 20 bytes of hexadecimal digits, or mixed case with another checksum."""
+
+
+def checksum_address(address: bytes) -> str:
+    """Write 20 bytes as `0x` and 40 hexadecimal digits whose case is the checksum of EIP-55."""
+    if len(address) != ADDRESS_SIZE_BYTES:
+        message = f"An address has {ADDRESS_SIZE_BYTES} bytes, not {len(address)}."
+        raise AddressInvalid(message)
+    return _checksummed(address)
+
+
+@lru_cache(maxsize=_CACHE_ENTRIES)
+def _checksummed(address: bytes) -> str:
+    lower = address.hex().encode()
+    letters = int.from_bytes(lower.translate(_LETTERS), "big")
+    high = int.from_bytes(keccak256(lower).hex()[: len(lower)].encode().translate(_HIGH_NIBBLES), "big")
+    return "0x" + (int.from_bytes(lower, "big") ^ (letters & high)).to_bytes(len(lower), "big").decode()
+
+
+@lru_cache(maxsize=_CACHE_ENTRIES)
+def parse_address(text: str) -> bytes:
+    """Read an address as 20 bytes.
+
+    All-lower and all-upper digits are accepted, mixed case only with the right checksum (EIP-55: a wrong one is how a
+    mistyped address shows itself). Raises `AddressInvalid`.
+    """
+    if len(text) != _TEXT_SIZE or text[:2] not in {"0x", "0X"}:
+        message = f"An address is 0x and 40 hexadecimal digits, not {_shown(text)}."
+        raise AddressInvalid(message)
+    digits = text[2:]
+    try:
+        address = bytes.fromhex(digits)
+    except ValueError:
+        address = b""
+    # bytes.fromhex passes over white space, so that the size is part of the check; it refuses digits outside ASCII.
+    if len(address) != ADDRESS_SIZE_BYTES:
+        message = f"An address is 0x and 40 hexadecimal digits (ASCII only), not {_shown(text)}."
+        raise AddressInvalid(message)
+    if digits not in {digits.lower(), digits.upper()} and _checksummed(address)[2:] != digits:
+        message = f"The checksum (EIP-55) of {text} is wrong: check the address, or write it in lower case."
+        raise AddressInvalid(message)
+    return address
+
+
+def is_address(text: str) -> bool:
+    """Tell whether `parse_address` would accept `text`."""
+    try:
+        parse_address(text)
+    except AddressInvalid:
+        return False
+    return True
+
+
+def _shown(text: str) -> str:
+    # A hostile value may be long or hold control characters; an error message is no place for either.
+    return ascii(text if len(text) <= _TEXT_SIZE * 2 else text[:_TEXT_SIZE] + "…")
