@@ -43,7 +43,9 @@ _verify_response_decoder = msgspec.json.Decoder(VerifyResponse)
 _supported_decoder = msgspec.json.Decoder(SupportedResponse)
 
 # msgspec ends its messages with the path: "Expected `str`, got `int` - at `$.accepted.amount`".
-_PATH = re.compile(r"(?P<what>.*?) - at `(?P<path>\$[^`]*)`\Z", re.DOTALL)
+_PATH = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?\Z", re.DOTALL)
+# A missing member and a struct's own check are told of the object; the member at fault stands in the words.
+_MEMBER = re.compile(r"(?:Object missing required field )?`(?P<member>[A-Za-z0-9]+)`")
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -91,16 +93,24 @@ def decode_with(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw, *, 
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        found = _PATH.match(str(error))
-        if found is None:
-            raise RemoteProtocolError(f"{what}: {error}") from None
-        raise RemoteProtocolError(f"{what}: {found['what']}", path=found["path"]) from None
+        why, path = _explain(str(error))
+        raise RemoteProtocolError(f"{what}: {why}", path=path) from None
     except RecursionError:
         message = f"{what}: JSON is nested too deep"
         raise RemoteProtocolError(message) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"{what}: not JSON ({error})"
         raise RemoteProtocolError(message) from None
+
+
+def _explain(text: str) -> tuple[str, str]:
+    """Take msgspec's words apart: what is wrong, and the JSON path of the field at fault."""
+    found = _PATH.match(text)
+    if found is None:  # a pattern that matches every text; for the type checkers
+        return text, "$"
+    member = _MEMBER.match(found["what"])
+    path = found["path"] or "$"
+    return found["what"], path if member is None else f"{path}.{member['member']}"
 
 
 def unpack_header(value: str | bytes, *, what: str) -> bytes:

@@ -7,24 +7,24 @@ append additional info but cannot delete or overwrite existing info."
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from farthing.errors import LocalProtocolError
+from farthing.errors import LocalProtocolError, RemoteProtocolError
 
 
 def echo(received: Mapping[str, Any], added: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Echo the extensions of a 402, with `added` members in their `info` (extension → member → value).
 
     Raises `LocalProtocolError` where an addition would overwrite what the server said, or names an extension that the
-    server did not advertise.
+    server did not advertise; `RemoteProtocolError` where what the server said can't be added to.
     """
     echoed: dict[str, Any] = dict(received)
     for name, members in (added or {}).items():
         if name not in received:
             message = f"the server does not advertise the extension {name!r}"
             raise LocalProtocolError(message, path=f"$.extensions.{name}")
-        extension: dict[str, Any] = dict(received[name])
-        info: dict[str, Any] = dict(extension.get("info") or {})
+        extension = _object(received[name], f"$.extensions.{name}")
+        info = _object(extension.get("info") or {}, f"$.extensions.{name}.info")
         for member, value in members.items():
             if member in info and info[member] != value:
                 message = f"{member!r} is the server's and can't be overwritten"
@@ -49,6 +49,13 @@ def covers(advertised: Mapping[str, Any], echoed: Mapping[str, Any] | None) -> s
         if path is not None:
             return path
     return None
+
+
+def _object(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        message = "an extension and its info are objects"
+        raise RemoteProtocolError(message, path=path)
+    return dict(cast("dict[str, Any]", value))
 
 
 def _first_difference(ours: Any, theirs: Any, path: str) -> str | None:

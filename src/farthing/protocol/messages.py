@@ -32,6 +32,11 @@ Amount = Annotated[str, msgspec.Meta(pattern=r"\A(?:0|[1-9][0-9]{0,77})\Z")]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=TIMEOUT_MAX_SECONDS)]
 
 
+def _version() -> int:
+    """Give the default by a factory: `omit_defaults` leaves out plain defaults, and the version must be on the wire."""
+    return X402_VERSION
+
+
 class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What all messages of the wire have in common: frozen, camelCase, defaults left out."""
 
@@ -62,7 +67,7 @@ class PaymentRequirements(Message, frozen=True):
     def __post_init__(self) -> None:
         """Hold the amount to a uint256; msgspec turns the error into one with a path."""
         if len(self.amount) == len(str(AMOUNT_MAX)) and int(self.amount) > AMOUNT_MAX:
-            message = "amount is over 2^256 - 1"
+            message = "`amount` is over 2^256 - 1"
             raise ValueError(message)
 
     @property
@@ -76,7 +81,7 @@ class PaymentRequired(Message, frozen=True):
 
     resource: ResourceInfo
     accepts: Annotated[tuple[PaymentRequirements, ...], msgspec.Meta(max_length=OFFERS_MAX)]
-    x402_version: int = msgspec.field(name="x402Version", default=X402_VERSION)
+    x402_version: int = msgspec.field(name="x402Version", default_factory=_version)
     error: Text | None = None
     extensions: dict[str, Any] | None = None
 
@@ -86,14 +91,14 @@ class PaymentPayload(Message, frozen=True):
 
     accepted: PaymentRequirements
     payload: msgspec.Raw
-    x402_version: int = msgspec.field(name="x402Version", default=X402_VERSION)
+    x402_version: int = msgspec.field(name="x402Version", default_factory=_version)
     resource: ResourceInfo | None = None
     extensions: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse another version; the translation of version 1 is `protocol/v1`'s."""
         if self.x402_version != X402_VERSION:
-            message = f"x402Version is {self.x402_version}; this endpoint speaks version {X402_VERSION}"
+            message = f"`x402Version` is {self.x402_version}; this endpoint speaks version {X402_VERSION}"
             raise ValueError(message)
 
 
@@ -102,7 +107,7 @@ class VerifyRequest(Message, frozen=True):
 
     payment_payload: PaymentPayload
     payment_requirements: PaymentRequirements
-    x402_version: int = msgspec.field(name="x402Version", default=X402_VERSION)
+    x402_version: int = msgspec.field(name="x402Version", default_factory=_version)
 
 
 class VerifyResponse(Message, frozen=True, omit_defaults=True):
@@ -133,7 +138,7 @@ class SupportedKind(Message, frozen=True):
 
     scheme: Name
     network: Name
-    x402_version: int = msgspec.field(name="x402Version", default=X402_VERSION)
+    x402_version: int = msgspec.field(name="x402Version", default_factory=_version)
     extra: dict[str, Any] | None = None
 
 
