@@ -59,14 +59,15 @@ def _object(value: Any, path: str) -> dict[str, Any]:
 
 
 def _first_difference(ours: Any, theirs: Any, path: str) -> str | None:
-    if isinstance(ours, dict):
-        if not isinstance(theirs, dict):
-            return path
-        for member, value in ours.items():
-            if member not in theirs:
-                return f"{path}.{member}"
-            found = _first_difference(value, theirs[member], f"{path}.{member}")
-            if found is not None:
-                return found
-        return None
-    return None if ours == theirs else path
+    if not isinstance(ours, dict):
+        return None if ours == theirs else path
+    if not isinstance(theirs, dict):
+        return path
+    found = cast("dict[str, Any]", theirs)
+    for member, value in cast("dict[str, Any]", ours).items():
+        if member not in found:
+            return f"{path}.{member}"
+        difference = _first_difference(value, found[member], f"{path}.{member}")
+        if difference is not None:
+            return difference
+    return None
