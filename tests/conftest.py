@@ -1,0 +1,91 @@
+"""Fixtures of every test that needs a chain or a JavaScript peer: one node of each kind a session."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+import pytest
+
+from farthing.services.devnet import Devnet, NodeName, find_anvil, start_devnet
+
+
+def _load_npm_packages() -> ModuleType:
+    # The folders of tests are no packages, so the module is loaded by its path.
+    path = Path(__file__).parent / "node" / "npm_packages.py"
+    spec = importlib.util.spec_from_file_location("npm_packages", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+npm_packages = _load_npm_packages()
+
+
+def unavailable(what: str) -> None:
+    """Skip the test for want of a peer, or fail it where `FARTHING_REQUIRE_ALL=1` says that all must be there."""
+    if npm_packages.require_all():
+        pytest.fail(f"{what} (and FARTHING_REQUIRE_ALL=1 is set)")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The folder of the npm packages of tests/node, installed from the lock if need be."""
+    try:
+        installed: Path = npm_packages.install_packages()
+    except (RuntimeError, OSError) as error:
+        unavailable(f"npm packages are not available: {error}")
+        raise
+    return installed
+
+
+@pytest.fixture(scope="session")
+def node_environment(node_modules: Path) -> dict[str, str]:
+    """An environment in which `node` and `npm` run; run scripts with `cwd=tests/node`."""
+    found: dict[str, str] = npm_packages.environment()
+    return found
+
+
+@pytest.fixture(scope="session")
+def anvil_program(request: pytest.FixtureRequest) -> str:
+    """Foundry's anvil: on the PATH, or out of the npm packages."""
+    if not find_anvil():
+        request.getfixturevalue("node_modules")
+    # The tests may run in any folder; node_modules lies beside this file.
+    before = Path.cwd()
+    os.chdir(Path(__file__).parent.parent)
+    try:
+        program = find_anvil()
+    finally:
+        os.chdir(before)
+    if program is None:
+        unavailable("anvil is not available")
+        raise AssertionError
+    return program
+
+
+@pytest.fixture(scope="session")
+def devnet_pyevm() -> Iterator[Devnet]:
+    """A py-evm devnet of the session. Use addresses of your own, or `with devnet.rewound():`."""
+    with start_devnet("py-evm") as devnet:
+        yield devnet
+
+
+@pytest.fixture(scope="session")
+def devnet_anvil(anvil_program: str) -> Iterator[Devnet]:
+    """An anvil devnet of the session, with the same genesis."""
+    with start_devnet("anvil", anvil_program=anvil_program) as devnet:
+        yield devnet
+
+
+@pytest.fixture(scope="session", params=["py-evm", "anvil"])
+def devnet(request: pytest.FixtureRequest) -> Devnet:
+    """Both nodes, one after the other. Use addresses of your own, or `with devnet.rewound():`."""
+    name = cast("NodeName", request.param)
+    return cast("Devnet", request.getfixturevalue("devnet_pyevm" if name == "py-evm" else "devnet_anvil"))
