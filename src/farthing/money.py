@@ -35,7 +35,8 @@ def parse_price(text: str | Decimal | int) -> Price:
 
     Raises `PriceError` that says what was wrong and how to write it.
     """
-    if isinstance(text, bool) or not isinstance(text, (str, Decimal, int)):
+    # Annotations don't stop a float from code that nobody checks, so this does.
+    if isinstance(text, bool) or not isinstance(text, (str, Decimal, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
         message = f"A price is written as text or Decimal, like '$0.01', not as {type(text).__name__} {text!r}."
         raise PriceError(message)
     if not isinstance(text, str):

@@ -88,19 +88,22 @@ _envelope_decoder = msgspec.json.Decoder(_Envelope)
 _resource_decoder = msgspec.json.Decoder(ResourceInfo)
 
 
-def decode_with(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw, *, what: str) -> T:
-    """Decode JSON and say, when it can't be, what is wrong with which field of `what`."""
+def decode_with(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw, *, what: str, at: str = "$") -> T:
+    """Decode JSON and say, when it can't be, what is wrong with which field of `what`.
+
+    `at` is where `data` stands in its message: a payload read by its mechanism stands at `$.payload`.
+    """
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
         why, path = _explain(str(error))
-        raise RemoteProtocolError(f"{what}: {why}", path=path) from None
+        raise RemoteProtocolError(f"{what}: {why}", path=at + path.removeprefix("$")) from None
     except RecursionError:
         message = f"{what}: JSON is nested too deep"
-        raise RemoteProtocolError(message) from None
+        raise RemoteProtocolError(message, path=at) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"{what}: not JSON ({error})"
-        raise RemoteProtocolError(message) from None
+        raise RemoteProtocolError(message, path=at) from None
 
 
 def _explain(text: str) -> tuple[str, str]:
@@ -183,14 +186,14 @@ def decode_payment_required(header: str | bytes) -> ReceivedOffers:
     passed_over: list[PassedOver] = []
     for index, raw in enumerate(envelope.accepts):
         try:
-            requirements = decode_with(_requirements_decoder, raw, what=f"accepts[{index}]")
+            requirements = decode_with(_requirements_decoder, raw, what="offer", at=f"$.accepts[{index}]")
         except RemoteProtocolError as error:
             passed_over.append(PassedOver(index, str(error)))
         else:
             offers.append(Offer(index, requirements, raw.copy()))
     resource = None
     if bytes(envelope.resource) != b"null":
-        resource = decode_with(_resource_decoder, envelope.resource, what="PAYMENT-REQUIRED resource")
+        resource = decode_with(_resource_decoder, envelope.resource, what="PAYMENT-REQUIRED", at="$.resource")
     return ReceivedOffers(
         offers=tuple(offers),
         passed_over=tuple(passed_over),

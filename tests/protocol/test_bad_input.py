@@ -1,0 +1,295 @@
+"""S10 at the codec: whatever comes is a message or a `RemoteProtocolError` with a JSON path, never another error."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farthing.errors import RemoteProtocolError
+from farthing.protocol import codec
+
+PAYMENT: dict[str, Any] = {
+    "x402Version": 2,
+    "resource": {"url": "https://shop.example/a", "description": "A", "mimeType": "text/plain"},
+    "accepted": {
+        "scheme": "exact",
+        "network": "eip155:84532",
+        "amount": "10000",
+        "asset": "0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+        "payTo": "0x209693Bc6afc0C5328bA36FaF03C514EF312287C",
+        "maxTimeoutSeconds": 60,
+        "extra": {"name": "USDC", "version": "2"},
+    },
+    "payload": {"signature": "0x00"},
+    "extensions": {},
+}
+SETTLEMENT: dict[str, Any] = {"success": True, "transaction": "0x12", "network": "eip155:84532", "payer": "0x34"}
+OFFER: dict[str, Any] = {"x402Version": 2, "resource": PAYMENT["resource"], "accepts": [PAYMENT["accepted"]]}
+REQUEST: dict[str, Any] = {
+    "x402Version": 2,
+    "paymentPayload": PAYMENT,
+    "paymentRequirements": PAYMENT["accepted"],
+}
+VERDICT: dict[str, Any] = {"isValid": True, "payer": "0x34"}
+SUPPORTED: dict[str, Any] = {
+    "kinds": [{"x402Version": 2, "scheme": "exact", "network": "eip155:84532"}],
+    "extensions": [],
+    "signers": {"eip155:*": ["0x34"]},
+}
+
+
+def header(text: str | bytes) -> str:
+    return base64.b64encode(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")).decode()
+
+
+def changed(message: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of `message` with another value at `path` (`a.b.0.c`); `...` takes the member away."""
+    copied = copy.deepcopy(message)
+    *outer, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    inner: Any = copied
+    for part in outer:
+        inner = inner[part]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return copied
+
+
+HEADERS = (codec.decode_payment, codec.decode_settlement, codec.decode_payment_required)
+
+
+def refused(read: Callable[[], object]) -> RemoteProtocolError:
+    with pytest.raises(RemoteProtocolError) as caught:
+        read()
+    assert caught.value.path.startswith("$")
+    assert caught.value.message
+    return caught.value
+
+
+AMOUNTS = [
+    " 10000 ", "10000 ", " 10000", "10000\n", "\t10000", "10000\x00", "\x0010000", "",
+    "010000", "00", "1e4", "1E4", "10000.0", "10_000", "10,000", "-1", "-0", "+1", "0x10", "NaN", "Infinity",
+    "\uff11\uff10\uff10\uff10\uff10", "\u0661\u0660\u0660\u0660\u0660", "\U0001d7cf\U0001d7ce", "\xb2", str(2**256), str(10**78), "9" * 1000,
+    10000, -1, 1e4, 10000.5, True, None, [], ["10000"], {}, {"value": "10000"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("amount", AMOUNTS, ids=repr)
+def test_S10_an_amount_is_plain_digits_or_refused_by_name(amount: Any) -> None:
+    text = json.dumps(changed(PAYMENT, "accepted.amount", amount))
+    assert refused(lambda: codec.decode_payment(header(text))).path == "$.accepted.amount"
+    offer = codec.decode_payment_required(header(json.dumps(changed(OFFER, "accepts.0.amount", amount))))
+    assert offer.offers == ()
+    assert "$.accepts[0].amount" in offer.passed_over[0].why
+
+
+@pytest.mark.parametrize("amount", ["0", "1", "10000", str(2**256 - 1)])
+def test_S10_an_amount_of_plain_digits_is_read(amount: str) -> None:
+    payment = codec.decode_payment(header(json.dumps(changed(PAYMENT, "accepted.amount", amount))))
+    assert payment.accepted.atomic == int(amount)
+
+
+FIELDS: list[tuple[str, list[Any]]] = [
+    ("x402Version", [1, 3, -2, "2", 2.5, None, [], 2**80]),
+    ("resource", ["https://shop.example/a", 1, [], True]),
+    ("resource.url", [..., None, 1, [], {}, "x" * 9000]),
+    ("resource.description", [1, [], {}, "x" * 5000]),
+    ("resource.mimeType", [1, [], {}]),
+    ("accepted", [..., None, 1, "offer", [], True]),
+    ("accepted.scheme", [..., None, 1, [], {}, "", "x" * 200]),
+    ("accepted.network", [..., None, 84532, [], {}, ""]),
+    ("accepted.amount", [...]),
+    ("accepted.asset", [..., None, 1, [], {}, ""]),
+    ("accepted.payTo", [..., None, 1, [], {}, ""]),
+    ("accepted.maxTimeoutSeconds", [..., None, "60", -1, 60.5, [], {}, 2**63, 2**80, 40_000_000]),
+    ("accepted.extra", [1, "extra", [], True]),
+    ("payload", [...]),
+    ("extensions", [1, "none", [], True]),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in FIELDS for value in values], ids=repr)
+def test_S10_a_field_of_another_type_is_refused_by_its_path(path: str, value: Any) -> None:
+    text = json.dumps(changed(PAYMENT, path, value))
+    error = refused(lambda: codec.decode_payment(header(text)))
+    assert error.path == f"$.{path}"
+    request = json.dumps(changed(REQUEST, f"paymentPayload.{path}", value)).encode()
+    assert refused(lambda: codec.decode_verify_request(request)).path == f"$.paymentPayload.{path}"
+
+
+@pytest.mark.parametrize("value", [..., None, 1, []], ids=repr)
+def test_S10_a_402s_resource_is_refused_by_its_path(value: Any) -> None:
+    text = json.dumps(changed(OFFER, "resource.url", value))
+    assert refused(lambda: codec.decode_payment_required(header(text))).path == "$.resource.url"
+
+
+SHAPES = [
+    "", " ", "null", "true", "1", '"text"', "[]", "{}", "[{}]", "{", "}", '{"a"', '{"a":}', "{'a': 1}", "{} {}",
+    "NaN", "Infinity", '{"x402Version": NaN}', '{"payload": NaN}', "\ufeff{}", "{}\x00", "\x00",
+    '{"x402Version": 02}', '{"a": "\ud800"}', '{"a": "\x01"}', "<html>502</html>", "x402Version=2",
+    "[" * 3000, "[" * 3000 + "]" * 3000, '{"a":' * 2000 + "1" + "}" * 2000, '{"payload":' * 1000, '"' * 100,
+]  # fmt: skip
+READERS: list[tuple[str, Callable[[bytes], object]]] = [
+    ("PAYMENT-SIGNATURE", lambda data: codec.decode_payment(header(data))),
+    ("PAYMENT-RESPONSE", lambda data: codec.decode_settlement(header(data))),
+    ("PAYMENT-REQUIRED", lambda data: codec.decode_payment_required(header(data))),
+    ("payment", codec.decode_payment_json),
+    ("settlement", codec.decode_settlement_json),
+    ("verify request", codec.decode_verify_request),
+    ("verify response", codec.decode_verify_response),
+    ("supported", codec.decode_supported),
+]
+
+
+@pytest.mark.parametrize("read", [read for _, read in READERS], ids=[name for name, _ in READERS])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: repr(shape[:20]))
+def test_S10_what_is_no_message_is_refused(shape: str, read: Callable[[bytes], object]) -> None:
+    refused(lambda: read(shape.encode("utf-8", "surrogatepass")))
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfe{\x00}\x00", b'{"x402Version":2,"a":"\xc3"}', b"\x80" * 50, bytes(range(256))]
+)
+@pytest.mark.parametrize("read", [read for _, read in READERS], ids=[name for name, _ in READERS])
+def test_S10_what_is_not_utf8_is_refused(data: bytes, read: Callable[[bytes], object]) -> None:
+    refused(lambda: read(data))
+
+
+@pytest.mark.parametrize("where", ["extra", "extensions", "payload", "unknown"])
+@pytest.mark.parametrize("bracket", ["[]", "{}"])
+def test_S10_deep_nesting_is_refused_wherever_it_is(where: str, bracket: str) -> None:
+    opening = "[" if bracket == "[]" else '{"a":'
+    deep = opening * 1500 + "1" + bracket[1] * 1500
+    message = changed(PAYMENT, "accepted.extra" if where == "extra" else where, "DEEP")
+    refused(lambda: codec.decode_payment_json(json.dumps(message).replace('"DEEP"', deep).encode()))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "====", "e30", "e30=e30=", "e30=\n", "\ne30=", " e30=", "e30= ", "e3 0=", "e30\x00=", "e3-_", "%7B%7D",
+        "{}", '{"x402Version":2}', "\uff45\uff13\uff10\uff1d", "é", "\ud800", "e30=,e30=", "Bearer e30=", "=e30", "e", "e3",
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_S10_a_header_that_is_not_plain_base64_is_refused(value: str) -> None:
+    for read in HEADERS:
+        refused(partial(read, value))
+
+
+@pytest.mark.parametrize("size", [codec.HEADER_MAX_BYTES + 1, 1_000_000])
+def test_S10_a_header_over_the_limit_is_refused_before_it_is_decoded(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "binascii", None)  # whoever decodes fails in another way
+    for read in HEADERS:
+        error = refused(partial(read, "A" * size))
+        assert str(codec.HEADER_MAX_BYTES) in str(error)
+
+
+def test_S10_a_header_of_just_the_limit_is_read() -> None:
+    room = codec.HEADER_MAX_BYTES // 4 * 3 - len(json.dumps(PAYMENT)) - len(', "pad": ""')
+    value = header(json.dumps({**PAYMENT, "pad": "x" * room}))
+    assert codec.HEADER_MAX_BYTES - 4 <= len(value) <= codec.HEADER_MAX_BYTES
+    assert codec.decode_payment(value).accepted.amount == "10000"
+
+
+def test_S10_a_body_over_the_limit_is_refused_before_it_is_decoded() -> None:
+    body = json.dumps({**REQUEST, "pad": "x" * codec.BODY_MAX_BYTES}).encode()
+    assert str(codec.BODY_MAX_BYTES) in str(refused(lambda: codec.decode_verify_request(body)))
+
+
+def test_S10_more_offers_than_the_limit_are_refused() -> None:
+    body = json.dumps({**OFFER, "accepts": [1] * 65})
+    assert refused(lambda: codec.decode_payment_required(header(body))).path == "$.accepts"
+
+
+@pytest.mark.parametrize("field", ["amount", "maxTimeoutSeconds", "scheme", "payTo"])
+def test_one_unreadable_offer_spoils_none_beside_it(field: str) -> None:
+    """Leniency by name (PROTOCOL): offers without `amount` or `maxTimeoutSeconds` exist, and are passed over."""
+    odd = dict(PAYMENT["accepted"])
+    del odd[field]
+    received = codec.decode_payment_required(header(json.dumps({**OFFER, "accepts": [odd, PAYMENT["accepted"], 7]})))
+    assert [offer.index for offer in received.offers] == [1]
+    assert [entry.index for entry in received.passed_over] == [0, 2]
+    assert field in received.passed_over[0].why
+
+
+def test_extensions_without_a_schema_and_unknown_members_are_read() -> None:
+    body = {
+        **OFFER,
+        "extensions": {"http-message-signatures": {"info": {"tags": ["web-bot-auth"]}}, "odd": 7},
+        "resource": {**PAYMENT["resource"], "serviceName": "Shop", "tags": ["a"], "iconUrl": None},
+        "unknown": [1, {"a": None}],
+    }
+    received = codec.decode_payment_required(header(json.dumps(body)))
+    assert received.extensions == body["extensions"]
+    assert received.resource is not None
+    assert received.resource.url == "https://shop.example/a"
+
+
+def test_unknown_members_are_ignored_everywhere() -> None:
+    odd = {"unknown": {"a": [1, None]}, "x-402": True}
+    accepted = {**PAYMENT["accepted"], **odd}
+    payment = {**PAYMENT, **odd, "accepted": accepted, "resource": {**PAYMENT["resource"], **odd}}
+    assert codec.decode_payment_json(json.dumps(payment).encode()) == codec.decode_payment_json(
+        json.dumps(PAYMENT).encode()
+    )
+    request = json.dumps({**REQUEST, **odd, "paymentPayload": payment, "paymentRequirements": accepted}).encode()
+    assert codec.decode_verify_request(request) == codec.decode_verify_request(json.dumps(REQUEST).encode())
+    for known, read in [
+        (SETTLEMENT, codec.decode_settlement_json),
+        (VERDICT, codec.decode_verify_response),
+        (SUPPORTED, codec.decode_supported),
+    ]:
+        assert read(json.dumps({**known, **odd}).encode()) == read(json.dumps(known).encode())
+
+
+SEEDS = [json.dumps(message).encode() for message in (PAYMENT, SETTLEMENT, OFFER, REQUEST, VERDICT, SUPPORTED)]
+TOKENS = [b"{", b"}", b"[", b"]", b'"', b",", b":", b"null", b"1e999", b"-0", b"\\ud800", b"\\u0000", b"\xff", b"\x00",
+          b"9" * 100, b'"amount"', b'"x402Version"', b"[" * 600, b"NaN", b"\xf0\x9f\x92\xb8"]  # fmt: skip
+
+
+@st.composite
+def mangled(draw: st.DrawFn) -> bytes:
+    """A good message with a few cuts, copies and foreign pieces."""
+    data = draw(st.sampled_from(SEEDS))
+    for _ in range(draw(st.integers(1, 4))):
+        start, end = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
+        end = min(end, start + draw(st.integers(0, 12)))
+        piece = draw(st.sampled_from(TOKENS) | st.binary(max_size=4) | st.just(data[start : start + 40]))
+        data = data[:start] + piece + data[end:]
+    return data
+
+
+def survives(data: bytes) -> None:
+    for _, read in READERS:
+        try:
+            read(data)
+        except RemoteProtocolError as error:
+            assert error.path.startswith("$")  # noqa: PT017 - both ends are allowed; the error must be of this kind
+
+
+@settings(max_examples=250, deadline=None)
+@given(mangled() | st.binary(max_size=200))
+def test_S10_fuzz_no_other_error_comes_out(data: bytes) -> None:
+    survives(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=200) | st.binary(max_size=200).map(lambda data: base64.b64encode(data).decode()[:-1]))
+def test_S10_fuzz_headers(value: str) -> None:
+    for read in HEADERS:
+        try:
+            read(value)
+        except RemoteProtocolError as error:
+            assert error.path.startswith("$")  # noqa: PT017 - as above
