@@ -18,7 +18,8 @@ def _load_npm_packages() -> ModuleType:
     # The folders of tests are no packages, so the module is loaded by its path.
     path = Path(__file__).parent / "node" / "npm_packages.py"
     spec = importlib.util.spec_from_file_location("npm_packages", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

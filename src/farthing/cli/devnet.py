@@ -12,14 +12,6 @@ import typer
 
 from farthing.errors import ConfigError, NodeUnavailable
 
-_EXAMPLES = """\b
-Examples:
-  farthing devnet                                   on a free port, blocks on demand
-  farthing devnet --port 8545 --block-time 2        like a public chain: a block every two seconds
-  farthing devnet --port 8545 --state chain.sqlite  goes on where it was ended, also after a kill
-  farthing devnet --node anvil --json               Foundry's anvil, described in one line of JSON
-"""
-
 # How often the command looks whether its node still runs.
 _WATCH_SECONDS = 0.5
 
@@ -43,6 +35,18 @@ def devnet(
     node: Annotated[str, typer.Option(metavar="py-evm|anvil", help="The program that runs the chain.")] = "py-evm",
     as_json: Annotated[bool, typer.Option("--json", help="Describe the chain in one line of JSON.")] = False,
 ) -> None:
+    """Run a local chain with USDC on it, until Ctrl-C.
+
+    Ten accounts have a million dollars and 10,000 ether each. Their keys are public: worthless, never to be used on
+    another chain.
+
+    \b
+    Examples:
+      farthing devnet                                   on a free port, blocks on demand
+      farthing devnet --port 8545 --block-time 2        like a public chain: a block every two seconds
+      farthing devnet --port 8545 --state chain.sqlite  goes on where it was ended, also after a kill
+      farthing devnet --node anvil --json               Foundry's anvil, described in one line of JSON
+    """  # noqa: D301 - click's mark for lines that are not to be joined
     from farthing.services.devnet import NodeName, start_devnet  # noqa: PLC0415 - heavy parts only when run
     from farthing.services.devnet.server import is_loopback  # noqa: PLC0415
 
@@ -55,7 +59,7 @@ def devnet(
         raise ConfigError(f"--node {node}: there are py-evm and anvil.")
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda _number, _frame: ended.set())
     with start_devnet(
         cast("NodeName", node),
         chain_id=chain_id,
@@ -65,7 +69,7 @@ def devnet(
         host=host,
         port=port,
     ) as running:
-        description = {
+        description: dict[str, object] = {
             "url": running.url,
             "node": running.node,
             "chain_id": running.chain_id,
@@ -80,13 +84,6 @@ def devnet(
                 raise NodeUnavailable(f"The node, {running.node}, has ended by itself.")
     if not as_json:
         print("\nThe devnet has ended.")
-
-
-devnet.__doc__ = (
-    "Run a local chain with USDC on it, until Ctrl-C.\n\n"
-    "Ten accounts have a million dollars and 10,000 ether each. Their keys are public: worthless, never to be used "
-    f"elsewhere.\n\n{_EXAMPLES}"
-)
 
 
 def _show(description: dict[str, object], *, as_json: bool) -> None:

@@ -17,12 +17,13 @@ from pathlib import Path
 # py-evm hashes through eth-hash, whose first choice is seven times slower than safe-pysha3. Read at import.
 os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 
-from farthing.errors import ConfigError, FarthingError  # noqa: E402 - after the choice of the hash
-from farthing.services.devnet.chain import Chain  # noqa: E402
-from farthing.services.devnet.genesis import DEFAULT_CHAIN_ID, build_genesis  # noqa: E402
-from farthing.services.devnet.node import Node  # noqa: E402
-from farthing.services.devnet.server import listen, serve  # noqa: E402
-from farthing.services.devnet.statefile import StateFile, StoredMeta  # noqa: E402
+from farthing.errors import ConfigError, FarthingError
+from farthing.services.devnet.chain import Chain
+from farthing.services.devnet.genesis import DEFAULT_CHAIN_ID, build_genesis
+from farthing.services.devnet.node import Node
+from farthing.services.devnet.process import EXIT_MISTAKE
+from farthing.services.devnet.server import listen, serve
+from farthing.services.devnet.statefile import StateFile, StoredMeta
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         listener = listen(options.host, options.port)
     except FarthingError as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        return EXIT_MISTAKE
     if options.end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     port = listener.getsockname()[1]

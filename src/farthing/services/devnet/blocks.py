@@ -2,12 +2,82 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-if TYPE_CHECKING:
-    from eth.abc import BlockHeaderAPI, SignedTransactionAPI
+# What the devnet reads of py-evm's objects, whose own types are partial. py-evm itself is imported by `chain` (and the
+# database's base class by `statefile`).
+
+
+class Header(Protocol):
+    """A block's header."""
+
+    block_number: int
+    timestamp: int
+    gas_limit: int
+    gas_used: int
+    base_fee_per_gas: int
+    bloom: int
+    blob_gas_used: int
+    excess_blob_gas: int
+    hash: bytes
+    parent_hash: bytes
+    uncles_hash: bytes
+    coinbase: bytes
+    state_root: bytes
+    transaction_root: bytes
+    receipt_root: bytes
+    withdrawals_root: bytes
+    parent_beacon_block_root: bytes
+    requests_hash: bytes
+    mix_hash: bytes
+    nonce: bytes
+    extra_data: bytes
+
+    def copy(self, **changes: Any) -> Header:
+        """Give the same header with other fields."""
+        ...
+
+
+class Fields(Protocol):
+    """A signed transaction's fields. A legacy one has its gas price in both fees, and no parity and access list."""
+
+    nonce: int
+    gas: int
+    max_fee_per_gas: int
+    max_priority_fee_per_gas: int
+    to: bytes
+    value: int
+    data: bytes
+    chain_id: int | None
+    intrinsic_gas: int
+    r: int
+    s: int
+    v: int
+    y_parity: int
+    access_list: Sequence[tuple[bytes, Sequence[int]]]
+
+
+class State(Protocol):
+    """The accounts after a block, to read."""
+
+    def get_balance(self, address: bytes) -> int:
+        """Wei."""
+        ...
+
+    def get_nonce(self, address: bytes) -> int:
+        """Transactions sent; for a contract, contracts created, plus one."""
+        ...
+
+    def get_code(self, address: bytes) -> bytes:
+        """Runtime code."""
+        ...
+
+    def get_storage(self, address: bytes, slot: int) -> int:
+        """A word of a contract's storage."""
+        ...
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -16,7 +86,7 @@ class Sent(msgspec.Struct, frozen=True):
     raw: bytes
     hash: bytes
     sender: bytes
-    signed: SignedTransactionAPI
+    signed: Fields
 
     @property
     def type_id(self) -> int:
@@ -43,6 +113,7 @@ class Receipt(msgspec.Struct, frozen=True):
     gas_used: int
     logs: tuple[Log, ...]
     contract_address: bytes | None
+    bloom: bytes
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -52,7 +123,7 @@ class Block(msgspec.Struct, frozen=True):
     (`anvil_setBalance` and its like), which no header records.
     """
 
-    header: BlockHeaderAPI
+    header: Header
     hash: bytes
     transactions: tuple[Sent, ...]
     receipts: tuple[Receipt, ...]

@@ -5,16 +5,20 @@ which a test compares with anvil's). Blocks are built directly on the state, wit
 canonicity by difficulty, which is zero since the merge, and can't take a block back.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
+# (py-evm and rlp are typed in part; what leaves this module is typed by `blocks`.)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, cast
 
 import msgspec
-import rlp
+import rlp  # type: ignore[import-untyped]
 from eth._utils.address import generate_contract_address
 from eth._utils.db import apply_state_dict
-from eth.consensus import ConsensusContext
+from eth.consensus.context import ConsensusContext
 from eth.constants import CREATE_CONTRACT_ADDRESS
 from eth.db.atomic import AtomicDB
 from eth.db.chain import ChainDB
@@ -24,14 +28,12 @@ from eth.vm.chain_context import ChainContext
 from eth.vm.forks.prague import PragueVM
 from eth.vm.forks.prague.blocks import PragueBlockHeader
 from eth.vm.spoof import SpoofTransaction
+from eth_typing import Address
 from eth_utils.exceptions import ValidationError
 
-from farthing.services.devnet.blocks import Block, Log, Receipt, Sent
+from farthing.services.devnet.blocks import Block, Header, Log, Receipt, Sent, State
 from farthing.services.devnet.genesis import BLOCK_GAS_LIMIT, INITIAL_BASE_FEE, Genesis
 from farthing.services.devnet.statefile import Entries, StateFile
-
-if TYPE_CHECKING:
-    from eth.abc import BlockHeaderAPI, ComputationAPI, StateAPI
 
 # BLOCKHASH reaches back this far.
 _ANCESTORS: Final = 256
@@ -43,6 +45,7 @@ _CALL_STIPEND: Final = 2300
 # geth stops its search for the gas limit at this distance, relative to the result.
 _ESTIMATE_TOLERANCE_DENOMINATOR: Final = 64
 _MAX_REFUND_QUOTIENT: Final = 5  # EIP-3529
+_BLOOM_BYTES: Final = 256
 
 
 class TransactionInvalid(ValueError):
@@ -69,7 +72,7 @@ class CallOutcome(msgspec.Struct, frozen=True):
     gas_refund: int = 0
 
 
-class _VM(PragueVM):
+class _PragueVM(PragueVM):
     """Prague's rules, with the ancestors' hashes from our list."""
 
     ancestors: Sequence[bytes] = ()
@@ -77,6 +80,9 @@ class _VM(PragueVM):
     @property
     def previous_hashes(self) -> Any:
         return self.ancestors
+
+
+_VM: Final[Any] = _PragueVM
 
 
 class Chain:
@@ -91,12 +97,12 @@ class Chain:
         self._chaindb = ChainDB(self._db)
         self._context = ChainContext(genesis.chain_id)
         self._consensus = ConsensusContext(self._db)
-        self._reading: tuple[bytes, StateAPI] | None = None
+        self._reading: tuple[bytes, State] | None = None
         self._blocks: list[Block] = []
         self._by_hash: dict[bytes, int] = {}
         self._places: dict[bytes, tuple[int, int]] = {}
         for stored in file.read_blocks() if file else ():
-            header = rlp.decode(stored.header, PragueBlockHeader)
+            header: Any = rlp.decode(stored.header, PragueBlockHeader)
             transactions = tuple(self._read_sent(raw, sender) for raw, sender in stored.transactions)
             self._append(Block(header, header.hash, transactions, stored.receipts, stored.state_root))
         if not self._blocks:
@@ -123,19 +129,23 @@ class Chain:
         place = self._places.get(transaction_hash)
         return None if place is None else (self._blocks[place[0]], place[1])
 
-    def state(self, block: Block) -> StateAPI:
+    def state(self, block: Block) -> State:
         """The state after `block`, to read and never to change: it is shared until another block is asked for."""
         if self._reading is None or self._reading[0] != block.state_root:
             self._reading = (block.state_root, self._open_state(block))
         return self._reading[1]
 
-    def _open_state(self, block: Block) -> StateAPI:
+    def _open_state(self, block: Block) -> Any:
         return _VM.build_state(self._db, block.header.copy(state_root=block.state_root), self._context)
 
-    def next_header(self, timestamp_seconds: int, *, base_fee: int | None = None, salt: bytes = bytes(32)) -> Any:
+    def size_bytes(self, header: Header, transactions: Sequence[Sent]) -> int:
+        """The length of a block in RLP, but for a few bytes of list headers."""
+        return len(rlp.encode(header)) + sum(len(sent.raw) for sent in transactions)
+
+    def next_header(self, timestamp_seconds: int, *, base_fee: int | None = None, salt: bytes = bytes(32)) -> Header:
         """The header of the block that would come next, on the state as it stands."""
         parent = self.head
-        header: BlockHeaderAPI = _VM.create_header_from_parent(
+        header: Header = _VM.create_header_from_parent(
             parent.header, timestamp=timestamp_seconds, gas_limit=parent.header.gas_limit, mix_hash=salt
         )
         changed: dict[str, Any] = {"state_root": parent.state_root}
@@ -150,11 +160,12 @@ class Chain:
         sent = self._read_sent(raw)
         try:
             # A legacy transaction without a chain id (before EIP-155) is refused, as public nodes do.
-            chain_id = sent.signed.chain_id
-            sent.signed.validate()
-            sent.signed.check_signature_validity()
+            signed = cast("Any", sent.signed)
+            signed.validate()
+            signed.check_signature_validity()
         except (ValidationError, ValueError) as error:
             raise TransactionInvalid(f"invalid transaction: {error}") from error
+        chain_id = sent.signed.chain_id
         if chain_id is None:
             raise TransactionInvalid("only replay-protected (EIP-155) transactions allowed over RPC")
         if chain_id != self.chain_id:
@@ -170,12 +181,12 @@ class Chain:
 
     # Calls
 
-    def call(self, request: CallRequest, header: BlockHeaderAPI) -> CallOutcome:
+    def call(self, request: CallRequest, header: Header) -> CallOutcome:
         """Run a call on the state of `header` without charging for gas. Raises nothing for a call that fails."""
         state = _VM.build_state(self._db, header, self._context, self._ancestors(header.block_number))
         return self._simulate(state, request)
 
-    def estimate_gas(self, request: CallRequest, header: BlockHeaderAPI) -> tuple[int, CallOutcome]:
+    def estimate_gas(self, request: CallRequest, header: Header) -> tuple[int, CallOutcome]:
         """Find a gas limit under which the call succeeds; the outcome is that of the whole limit."""
         state = _VM.build_state(self._db, header, self._context, self._ancestors(header.block_number))
         ceiling = min(request.gas, header.gas_limit)
@@ -188,9 +199,7 @@ class Chain:
 
         low = outcome.gas_used - 1
         # One well-aimed guess ends most searches.
-        guess = (
-            (outcome.gas_used + outcome.gas_refund + _CALL_STIPEND) * _FORWARDED_DENOMINATOR // _FORWARDED_NUMERATOR
-        )
+        guess = (outcome.gas_used + outcome.gas_refund + _CALL_STIPEND) * _FORWARDED_DENOMINATOR // _FORWARDED_NUMERATOR
         high = guess if guess < ceiling and succeeds(guess) else ceiling
         while low + 1 < high and high - low > high // _ESTIMATE_TOLERANCE_DENOMINATOR:
             middle = (low + high) // 2
@@ -200,7 +209,7 @@ class Chain:
                 low = middle
         return high, outcome
 
-    def _simulate(self, state: StateAPI, request: CallRequest) -> CallOutcome:
+    def _simulate(self, state: Any, request: CallRequest) -> CallOutcome:
         state.lock_changes()  # a transaction starts: storage slots now have their "original" values (EIP-2200)
         snapshot = state.snapshot()
         try:
@@ -209,7 +218,7 @@ class Chain:
             state.revert(snapshot)
             state.clear_transient_storage()
 
-    def _execute_call(self, state: StateAPI, request: CallRequest) -> CallOutcome:
+    def _execute_call(self, state: Any, request: CallRequest) -> CallOutcome:
         unsigned = _VM.get_transaction_builder().new_unsigned_dynamic_fee_transaction(
             chain_id=self.chain_id,
             nonce=state.get_nonce(request.sender),
@@ -230,9 +239,7 @@ class Chain:
         # that contracts see stays the real one.
         executor: Any = state.get_transaction_executor()
         try:
-            computation: ComputationAPI = executor.build_computation(
-                executor.build_evm_message(transaction), transaction
-            )
+            computation: Any = executor.build_computation(executor.build_evm_message(transaction), transaction)
         except VMError as error:
             return CallOutcome(b"", _describe(error))
         used = request.gas - computation.get_gas_remaining()
@@ -245,7 +252,7 @@ class Chain:
 
     # Building
 
-    def execute(self, header: BlockHeaderAPI, candidates: Sequence[Sent]) -> tuple[Block, dict[bytes, str]]:
+    def execute(self, header: Header, candidates: Sequence[Sent]) -> tuple[Block, dict[bytes, str]]:
         """Build the next block of those candidates that still can run, in their order, and append it.
 
         The second answer names the candidates that can't (hash to reason); one that only finds the block full is in
@@ -272,7 +279,7 @@ class Chain:
         vm.state.persist()
         header = header.copy(
             state_root=vm.state.state_root,
-            transaction_root=make_trie_root_and_nodes([sent.signed for sent in included])[0],
+            transaction_root=make_trie_root_and_nodes(cast("Any", [sent.signed for sent in included]))[0],
             receipt_root=make_trie_root_and_nodes(py_receipts)[0],
         )
         block = Block(header, header.hash, tuple(included), tuple(receipts), header.state_root)
@@ -319,12 +326,13 @@ class Chain:
         return [block.hash for block in self._blocks[max(0, number - _ANCESTORS) : number]][::-1]
 
     def _genesis_block(self, genesis: Genesis) -> Block:
-        blank = PragueBlockHeader(difficulty=0, block_number=0, gas_limit=0, base_fee_per_gas=0)
+        header_class: Any = PragueBlockHeader
+        blank = header_class(difficulty=0, block_number=0, gas_limit=0, base_fee_per_gas=0)
         state = _VM.build_state(self._db, blank, self._context)
         apply_state_dict(
             state,
             {
-                address: {
+                Address(address): {
                     "balance": entry.balance_wei,
                     "nonce": entry.nonce,
                     "code": entry.code,
@@ -361,16 +369,16 @@ class Chain:
         self._blocks.append(block)
 
 
-def _receipt(sent: Sent, receipt: Any, gas_used: int, computation: ComputationAPI) -> Receipt:
+def _receipt(sent: Sent, receipt: Any, gas_used: int, computation: Any) -> Receipt:
     created = sent.signed.to == CREATE_CONTRACT_ADDRESS
     return Receipt(
         succeeded=not computation.is_error,
         gas_used=gas_used,
         logs=tuple(
-            Log(log.address, tuple(topic.to_bytes(32, "big") for topic in log.topics), log.data)
-            for log in receipt.logs
+            Log(log.address, tuple(topic.to_bytes(32, "big") for topic in log.topics), log.data) for log in receipt.logs
         ),
-        contract_address=generate_contract_address(sent.sender, sent.signed.nonce) if created else None,
+        contract_address=generate_contract_address(Address(sent.sender), sent.signed.nonce) if created else None,
+        bloom=receipt.bloom.to_bytes(_BLOOM_BYTES, "big"),
     )
 
 

@@ -6,7 +6,7 @@ import http.client
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -93,7 +93,7 @@ class Devnet:
     def rpc(self, method: str, *params: Any) -> Any:
         """Call a method.
 
-        Raises `NodeRefused` (with code, message and data) for an error of the node's, `NodeUnavailable` for none at all.
+        Raises `NodeRefused` (with code, message and data) for an error of the node's, `NodeUnavailable` for no answer.
         """
         call = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         answer = self.post(msgspec.json.encode(call))
@@ -181,7 +181,8 @@ class Devnet:
 
     def timestamp(self) -> int:
         """The newest block's time in unix seconds."""
-        return int(self.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+        whole_transactions = False
+        return int(self.rpc("eth_getBlockByNumber", "latest", whole_transactions)["timestamp"], 16)
 
     def mine(self, blocks: int = 1) -> None:
         """Make blocks of what waits."""
@@ -209,7 +210,7 @@ class Devnet:
             raise ConfigError(f"There is no snapshot {snapshot} to go back to.")
 
     @contextmanager
-    def rewound(self) -> Iterator[None]:
+    def rewound(self) -> Generator[None]:
         """Run a block of code and take back all that it did to the chain."""
         snapshot = self.snapshot()
         try:
@@ -233,7 +234,7 @@ def start_devnet(
     host: str = "127.0.0.1",
     port: int = 0,
     anvil_program: str | None = None,
-) -> Iterator[Devnet]:
+) -> Generator[Devnet]:
     """Run a devnet as a child process as long as the `with` lasts.
 
         with start_devnet() as devnet:

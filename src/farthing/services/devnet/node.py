@@ -22,9 +22,7 @@ from farthing.services.devnet.genesis import BLOCK_GAS_LIMIT, Genesis, faucet_ac
 from farthing.services.devnet.pool import Pool
 
 if TYPE_CHECKING:
-    from eth.abc import BlockHeaderAPI
-
-    from farthing.services.devnet.blocks import Block, Sent
+    from farthing.services.devnet.blocks import Block, Header, Sent
     from farthing.services.devnet.chain import Chain
 
 # What the tags "safe" and "finalized" mean here, in blocks behind the newest: small, so that a test reaches them.
@@ -133,7 +131,7 @@ class Node:
 
     # Blocks
 
-    def pending_header(self) -> BlockHeaderAPI:
+    def pending_header(self) -> Header:
         """The header of the block that would be made now."""
         timestamp = self._next_timestamp_seconds if self._next_timestamp_seconds is not None else self.now()
         return self.chain.next_header(timestamp, base_fee=self._next_base_fee)
@@ -167,7 +165,7 @@ class Node:
 
     def faucet(self, address: bytes, *, usdc: int, wei: int) -> tuple[bytes, ...]:
         """Give an account USDC (atomic units) and ether (wei), in a block of its own, whatever the mining policy."""
-        orders = []
+        orders: list[tuple[bytes, int, bytes, int]] = []
         if usdc:
             data = selector("mint(address,uint256)") + pack_address(address) + pack_uint(usdc)
             orders.append((parse_address(self.genesis.token_address), 0, data, _MINT_GAS))
@@ -195,10 +193,12 @@ class Node:
             return ()
         block = self._make_block(self.pending_header(), sent)
         if len(block.transactions) != len(sent) or not all(receipt.succeeded for receipt in block.receipts):
-            raise NodeRefusal("the faucet's transaction failed: is the token paused, the account blocked, or too much asked?")
+            raise NodeRefusal(
+                "the faucet's transaction failed: is the token paused, the account blocked, or too much asked?"
+            )
         return tuple(each.hash for each in sent)
 
-    def _make_block(self, header: BlockHeaderAPI, candidates: Sequence[Sent]) -> Block:
+    def _make_block(self, header: Header, candidates: Sequence[Sent]) -> Block:
         if self._next_timestamp_seconds is not None:
             self._clock_offset_seconds = self._next_timestamp_seconds - int(time.time())
         self._next_timestamp_seconds = self._next_base_fee = None
@@ -252,10 +252,12 @@ class Node:
         """Replace the newest `depth` blocks by as many others; the answer is the transactions that lost their block.
 
         The new blocks hold the raw transactions of `replacements` (one list a block) and are empty otherwise. With
-        `keep_transactions` the old ones wait in the pool again, as they do when miners disagree; without, they are gone.
+        `keep_transactions` the old ones wait in the pool again, as they do when miners disagree; else they are gone.
         """
         if not 0 < depth <= self.chain.head.number:
-            raise NodeRefusal(f"a reorganisation of {depth} blocks needs as many above the first; there are {self.chain.head.number}")
+            raise NodeRefusal(
+                f"a reorganisation of {depth} blocks needs as many above the first; there are {self.chain.head.number}"
+            )
         self._reorganisations += 1
         decoded = [[self.chain.decode(raw) for raw in block] for block in replacements]
         dropped = self.chain.truncate(self.chain.head.number - depth)

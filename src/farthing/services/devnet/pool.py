@@ -9,9 +9,7 @@ from farthing.services.devnet.genesis import BLOCK_GAS_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eth.abc import StateAPI
-
-    from farthing.services.devnet.blocks import Sent
+    from farthing.services.devnet.blocks import Sent, State
 
 # geth's `txpool.pricebump`: both fees of a replacement are higher by a tenth.
 _PRICE_BUMP_PERCENT: Final = 10
@@ -40,7 +38,7 @@ class Pool:
         """The waiting transaction of that hash."""
         return self._by_hash.get(transaction_hash)
 
-    def add(self, sent: Sent, state: StateAPI) -> None:
+    def add(self, sent: Sent, state: State) -> None:
         """Take a transaction, or raise `PoolRefused`. A nonce ahead of the account's waits for those before it."""
         if sent.hash in self._by_hash:
             raise PoolRefused("already known")

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, Final, Literal
 
 import msgspec
 
@@ -25,6 +26,8 @@ START_SECONDS: Final = 60
 # A node that was asked to end and hasn't after this is killed.
 END_SECONDS: Final = 5
 _POLL_SECONDS: Final = 0.01
+# The status of a node's process that was started with a mistake, which its standard error explains.
+EXIT_MISTAKE: Final = 2
 # Of what a failed node wrote, the end is shown.
 _SHOWN_CHARACTERS: Final = 2_000
 # Where npm puts programs, seen from here upwards.
@@ -168,23 +171,32 @@ def _spawn(command: list[str], output: Path, errors: Path) -> subprocess.Popen[b
         )
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], name: str, output: Path, errors: Path, port_of: Any) -> int:
-    deadline = time.monotonic() + START_SECONDS
+def _wait_for_port(
+    process: subprocess.Popen[bytes], name: str, output: Path, errors: Path, port_of: Callable[[str], int | None]
+) -> int:
+    """Wait until the node says where it listens; one that doesn't is ended."""
     try:
-        while time.monotonic() < deadline:
-            port = port_of(output.read_text(errors="replace"))
-            if port is not None:
-                return int(port)
-            if process.poll() is not None:
-                told = (errors.read_text(errors="replace") or output.read_text(errors="replace"))[-_SHOWN_CHARACTERS:]
-                if process.returncode == 2:  # noqa: PLR2004 - the exit status of a mistake in the call
-                    raise ConfigError(told.strip())
-                raise NodeUnavailable(f"{name} ended with status {process.returncode}: {told.strip()}")
-            time.sleep(_POLL_SECONDS)
-        raise NodeUnavailable(f"{name} did not start within {START_SECONDS} seconds.")
+        return _watch(process, name, output, errors, port_of)
     except BaseException:
         _end(process)
         raise
+
+
+def _watch(
+    process: subprocess.Popen[bytes], name: str, output: Path, errors: Path, port_of: Callable[[str], int | None]
+) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        port = port_of(output.read_text(errors="replace"))
+        if port is not None:
+            return port
+        if process.poll() is not None:
+            told = (errors.read_text(errors="replace") or output.read_text(errors="replace"))[-_SHOWN_CHARACTERS:]
+            if process.returncode == EXIT_MISTAKE:
+                raise ConfigError(told.strip())
+            raise NodeUnavailable(f"{name} ended with status {process.returncode}: {told.strip()}")
+        time.sleep(_POLL_SECONDS)
+    raise NodeUnavailable(f"{name} did not start within {START_SECONDS} seconds.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

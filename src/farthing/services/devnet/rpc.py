@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import rlp
-
 from farthing import __version__
 from farthing.evm.addresses import ZERO_ADDRESS
 from farthing.evm.reverts import read_revert
@@ -30,15 +28,15 @@ from farthing.services.devnet.rpc_values import (
     read_address,
     read_data,
     read_hash,
+    read_list,
+    read_object,
     read_quantity,
     receipt_view,
     transaction_view,
 )
 
 if TYPE_CHECKING:
-    from eth.abc import BlockHeaderAPI
-
-    from farthing.services.devnet.blocks import Block
+    from farthing.services.devnet.blocks import Block, Header
 
 Method: TypeAlias = Callable[[Node, list[Any]], Any]
 
@@ -64,9 +62,10 @@ def call_method(node: Node, method: str, params: list[Any]) -> Any:
 def _block(node: Node, reference: Any, name: str = "block") -> Block | None:
     """Find a canonical block by number, tag, or the object of EIP-1898. "pending" is the newest here."""
     if isinstance(reference, dict):
-        if "blockHash" in reference:
-            return node.chain.block_by_hash(read_hash(reference["blockHash"], f"{name}.blockHash"))
-        reference = reference.get("blockNumber")
+        named = read_object(reference, name)
+        if "blockHash" in named:
+            return node.chain.block_by_hash(read_hash(named["blockHash"], f"{name}.blockHash"))
+        reference = named.get("blockNumber")
     if reference is None or reference == "pending":
         return node.chain.head
     if isinstance(reference, str) and not reference.startswith("0x"):
@@ -84,7 +83,7 @@ def _known_block(node: Node, reference: Any) -> Block:
     return block
 
 
-def _execution_header(node: Node, reference: Any) -> BlockHeaderAPI:
+def _execution_header(node: Node, reference: Any) -> Header:
     """The header that a call at this block sees, on the state after the block."""
     if reference == "pending":
         return node.pending_header()
@@ -92,8 +91,12 @@ def _execution_header(node: Node, reference: Any) -> BlockHeaderAPI:
     return block.header.copy(state_root=block.state_root)
 
 
+def _size_bytes(node: Node, block: Block) -> int:
+    return node.chain.size_bytes(block.header, block.transactions)
+
+
 def _get_block(node: Node, block: Block | None, *, full: bool) -> Any:
-    return None if block is None else block_view(block, rlp.encode(block.header), full=full)
+    return None if block is None else block_view(block, _size_bytes(node, block), full=full)
 
 
 def _block_by_number(node: Node, params: list[Any]) -> Any:
@@ -102,7 +105,7 @@ def _block_by_number(node: Node, params: list[Any]) -> Any:
         header = node.pending_header()
         waiting = node.pool.runnable(header.base_fee_per_gas, node.nonce_of)
         return header_view(header) | {
-            "size": quantity(len(rlp.encode(header))),
+            "size": quantity(node.chain.size_bytes(header, waiting)),
             "uncles": [],
             "withdrawals": [],
             "transactions": [transaction_view(sent) if full else data(sent.hash) for sent in waiting],
@@ -163,10 +166,8 @@ def _get_storage_at(node: Node, params: list[Any]) -> str:
 # Calls
 
 
-def _call_request(node: Node, params: list[Any]) -> CallRequest:
-    fields = _argument(params, 0, "transaction")
-    if not isinstance(fields, dict):
-        raise invalid("transaction", "an object", fields)
+def _call_request(params: list[Any]) -> CallRequest:
+    fields = read_object(_argument(params, 0, "transaction"), "transaction")
     given = fields.get("input", fields.get("data"))
     to, gas, value, sender = (fields.get(name) for name in ("to", "gas", "value", "from"))
     return CallRequest(
@@ -180,14 +181,14 @@ def _call_request(node: Node, params: list[Any]) -> CallRequest:
 
 def _call(node: Node, params: list[Any]) -> str:
     header = _execution_header(node, _argument(params, 1, "block", default="latest"))
-    outcome = node.chain.call(_call_request(node, params), header)
+    outcome = node.chain.call(_call_request(params), header)
     _raise_failure(outcome)
     return data(outcome.output)
 
 
 def _estimate_gas(node: Node, params: list[Any]) -> str:
     header = _execution_header(node, _argument(params, 1, "block", default="latest"))
-    gas, outcome = node.chain.estimate_gas(_call_request(node, params), header)
+    gas, outcome = node.chain.estimate_gas(_call_request(params), header)
     _raise_failure(outcome)
     return quantity(gas)
 
@@ -233,8 +234,8 @@ def _gas_price(node: Node, _: list[Any]) -> str:
 def _fee_history(node: Node, params: list[Any]) -> dict[str, Any]:
     count = min(read_quantity(_argument(params, 0, "blockCount"), "blockCount"), _FEE_HISTORY_MAX_BLOCKS)
     newest = _known_block(node, _argument(params, 1, "newestBlock"))
-    percentiles = _argument(params, 2, "rewardPercentiles", default=None) or []
-    if not isinstance(percentiles, list) or not all(isinstance(each, (int, float)) for each in percentiles):
+    percentiles = read_list(_argument(params, 2, "rewardPercentiles", default=None) or [], "rewardPercentiles")
+    if not all(isinstance(each, (int, float)) for each in percentiles):
         raise invalid("rewardPercentiles", "a list of numbers", percentiles)
     numbers = range(max(0, newest.number - count + 1), newest.number + 1)
     blocks = [block for number in numbers if (block := node.chain.block(number))]
@@ -256,7 +257,7 @@ def _tips(block: Block, percentiles: list[float]) -> list[int]:
         (sent.effective_gas_price(block.base_fee) - block.base_fee, receipt.gas_used)
         for sent, receipt in zip(block.transactions, block.receipts, strict=True)
     )
-    tips = []
+    tips: list[int] = []
     for percentile in percentiles:
         threshold, reached, tip = block.header.gas_used * percentile / 100, 0, 0
         for tip, gas_used in paid:  # noqa: B007 - the last one reached is the answer
@@ -321,4 +322,3 @@ _METHODS: Final[dict[str, Method]] = {
     "devnet_info": _info,
     **ADMIN_METHODS,
 }
-

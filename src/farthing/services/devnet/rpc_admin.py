@@ -19,6 +19,8 @@ from farthing.services.devnet.rpc_values import (
     read_address,
     read_data,
     read_hash,
+    read_list,
+    read_object,
     read_quantity,
 )
 
@@ -49,10 +51,10 @@ def _flag(params: list[Any], name: str) -> bool:
 def _evm_mine(node: Node, params: list[Any]) -> str:
     given = params[0] if params else None
     if isinstance(given, dict):
-        timestamp = given.get("timestamp")
-        for _ in range(_block_count(_number([given.get("blocks")], 0, "blocks", 1)) - 1):
+        options = read_object(given, "options")
+        for _ in range(_block_count(_number([options.get("blocks")], 0, "blocks", 1)) - 1):
             node.mine()
-        given = timestamp
+        given = options.get("timestamp")
     node.mine(None if given is None else _number([given], 0, "timestamp"))
     return "0x0"
 
@@ -111,21 +113,20 @@ def _revert(node: Node, params: list[Any]) -> bool:
 
 
 def _anvil_reorg(node: Node, params: list[Any]) -> None:
-    """anvil's form: depth, and pairs of a raw transaction and the index of the new block that holds it."""
+    """Reorganise in anvil's form: depth, and pairs of a raw transaction and the index of its new block."""
     if params and isinstance(params[0], dict):
-        params = [params[0].get("depth"), params[0].get("txBlockPairs")]
+        named = read_object(params[0], "options")
+        params = [named.get("depth"), named.get("txBlockPairs")]
     depth = _number(params, 0, "depth")
-    pairs = params[1] if len(params) > 1 and params[1] is not None else []
-    if not isinstance(pairs, list):
-        raise invalid("txBlockPairs", "a list of [raw transaction, block index]", pairs)
+    given: Any = params[1] if len(params) > 1 and params[1] is not None else []
+    pairs = read_list(given, "txBlockPairs", "a list of [raw transaction, block index]")
     replacements: list[list[bytes]] = [[] for _ in range(min(depth, MINE_MAX_BLOCKS))]
     for pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 2:  # noqa: PLR2004 - a pair
-            raise invalid("txBlockPairs", "pairs of [raw transaction, block index]", pair)
-        index = _number(pair, 1, "block index")
+        raw_and_index = read_list(pair, "txBlockPairs", "pairs of [raw transaction, block index]")
+        index = _number(raw_and_index, 1, "block index")
         if index >= len(replacements):
             raise invalid("txBlockPairs", f"a block index below the depth, {depth}", index)
-        replacements[index].append(read_data(pair[0], "raw transaction"))
+        replacements[index].append(read_data(raw_and_index[0], "raw transaction"))
     node.reorganise(depth, replacements=replacements)
 
 
@@ -201,8 +202,8 @@ ADMIN_METHODS: Final[dict[str, Callable[[Any, list[Any]], Any]]] = {
     "hardhat_getAutomine": lambda node, _: node.automine,
     "evm_setIntervalMining": _set_interval,
     "anvil_setIntervalMining": _set_interval,
-    "anvil_getIntervalMining": lambda node, _: None if node.block_time_seconds is None else math.ceil(
-        node.block_time_seconds
+    "anvil_getIntervalMining": lambda node, _: (
+        None if node.block_time_seconds is None else math.ceil(node.block_time_seconds)
     ),
     "evm_increaseTime": _increase_time,
     "anvil_increaseTime": _increase_time,

@@ -13,6 +13,8 @@ from farthing.services.devnet.rpc_values import (
     logs_view,
     read_address,
     read_hash,
+    read_list,
+    read_object,
 )
 
 if TYPE_CHECKING:
@@ -28,8 +30,7 @@ FindBlock = Callable[["Node", Any, str], "Block | None"]
 
 def get_logs(node: Node, criteria: Any, find_block: FindBlock) -> list[dict[str, Any]]:
     """List the events that match, oldest first. Raises `RpcError`."""
-    if not isinstance(criteria, dict):
-        raise invalid("filter", "an object", criteria)
+    criteria = read_object(criteria, "filter")
     addresses = _addresses(criteria.get("address"))
     topics = _topics(criteria.get("topics"))
     found: list[dict[str, Any]] = []
@@ -47,7 +48,7 @@ def get_logs(node: Node, criteria: Any, find_block: FindBlock) -> list[dict[str,
 def _blocks(node: Node, criteria: dict[str, Any], find_block: FindBlock) -> Sequence[Block]:
     if "blockHash" in criteria:
         if "fromBlock" in criteria or "toBlock" in criteria:
-            raise RpcError(INVALID_PARAMS, "cannot specify both blockHash and fromBlock/toBlock, choose one or the other")
+            raise RpcError(INVALID_PARAMS, "cannot specify both blockHash and fromBlock/toBlock, choose one of them")
         block = node.chain.block_by_hash(read_hash(criteria["blockHash"], "filter.blockHash"))
         if block is None:
             raise RpcError(REFUSED, "unknown block")
@@ -65,24 +66,28 @@ def _blocks(node: Node, criteria: dict[str, Any], find_block: FindBlock) -> Sequ
 def _addresses(given: Any) -> frozenset[bytes] | None:
     if given is None:
         return None
-    several = given if isinstance(given, list) else [given]
-    return frozenset(read_address(each, "filter.address") for each in several) or None
+    return frozenset(read_address(each, "filter.address") for each in _several(given, "filter.address")) or None
 
 
 def _topics(given: Any) -> list[frozenset[bytes] | None]:
     if given is None:
         return []
-    if not isinstance(given, list) or len(given) > _MAX_TOPICS:
-        raise invalid("filter.topics", f"a list of at most {_MAX_TOPICS}", given)
+    several = read_list(given, "filter.topics")
+    if len(several) > _MAX_TOPICS:
+        raise invalid("filter.topics", f"a list of at most {_MAX_TOPICS}", several)
     topics: list[frozenset[bytes] | None] = []
-    for index, wanted in enumerate(given):
+    for index, wanted in enumerate(several):
         name = f"filter.topics[{index}]"
         if wanted is None or wanted == []:
             topics.append(None)
         else:
-            several = wanted if isinstance(wanted, list) else [wanted]
-            topics.append(frozenset(read_hash(each, name) for each in several))
+            topics.append(frozenset(read_hash(each, name) for each in _several(wanted, name)))
     return topics
+
+
+def _several(given: Any, name: str) -> list[Any]:
+    """A list as it is, a single value as a list of one."""
+    return read_list(given, name) if isinstance(given, list) else [given]
 
 
 def _matches(log: Log, addresses: frozenset[bytes] | None, topics: list[frozenset[bytes] | None]) -> bool:

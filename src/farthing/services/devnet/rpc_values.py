@@ -6,13 +6,10 @@ clients differ); data has two digits a byte.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, cast
 
 from farthing.evm.addresses import AddressInvalid, checksum_address, parse_address
-from farthing.services.devnet.blocks import Block, Log, Receipt, Sent
-
-if TYPE_CHECKING:
-    from eth.abc import BlockHeaderAPI
+from farthing.services.devnet.blocks import Block, Header, Sent
 
 INVALID_PARAMS: Final = -32602
 REFUSED: Final = -32000
@@ -46,6 +43,21 @@ def invalid(name: str, what: str, value: Any) -> RpcError:
     return RpcError(INVALID_PARAMS, f"invalid argument {name}: expected {what}, got {shown}")
 
 
+def read_object(value: Any, name: str) -> dict[str, Any]:
+    """Read a JSON object."""
+    if not isinstance(value, dict):
+        raise invalid(name, "an object", value)
+    return cast("dict[str, Any]", value)
+
+
+def read_list(value: Any, name: str, what: str = "a list") -> list[Any]:
+    """Read a JSON array."""
+    if not isinstance(value, list):
+        raise invalid(name, what, value)
+    several: list[Any] = value
+    return several
+
+
 def read_quantity(value: Any, name: str) -> int:
     """Read a number: `0x…` text, or a JSON integer as some tools send."""
     number = -1
@@ -53,7 +65,7 @@ def read_quantity(value: Any, name: str) -> int:
         number = value
     elif isinstance(value, str) and value[:2] in {"0x", "0X"} and value.isascii() and value.isalnum():
         try:
-            number = int(value[2:], 16)
+            number = int(value, 16)
         except ValueError:
             number = -1
     if number < 0 or number.bit_length() > _UINT256_BITS:
@@ -100,14 +112,13 @@ def data(value: bytes) -> str:
     return "0x" + value.hex()
 
 
-def block_view(block: Block, header_rlp: bytes, *, full: bool) -> dict[str, Any]:
+def block_view(block: Block, size_bytes: int, *, full: bool) -> dict[str, Any]:
     """Write a block, with whole transactions or their hashes."""
     header = block.header
     transactions = [
         transaction_view(sent, block, index) if full else data(sent.hash)
         for index, sent in enumerate(block.transactions)
     ]
-    size_bytes = len(header_rlp) + sum(len(sent.raw) for sent in block.transactions)
     return header_view(header) | {
         "hash": data(block.hash),
         "nonce": data(header.nonce),
@@ -118,9 +129,8 @@ def block_view(block: Block, header_rlp: bytes, *, full: bool) -> dict[str, Any]
     }
 
 
-def header_view(header: BlockHeaderAPI) -> dict[str, Any]:
+def header_view(header: Header) -> dict[str, Any]:
     """Write a header, whose hash is null as long as the block is only pending."""
-    fields: Any = header
     return {
         "number": quantity(header.block_number),
         "hash": None,
@@ -138,19 +148,19 @@ def header_view(header: BlockHeaderAPI) -> dict[str, Any]:
         "gasLimit": quantity(header.gas_limit),
         "gasUsed": quantity(header.gas_used),
         "timestamp": quantity(header.timestamp),
-        "baseFeePerGas": quantity(fields.base_fee_per_gas),
+        "baseFeePerGas": quantity(header.base_fee_per_gas),
         "mixHash": data(header.mix_hash),
-        "withdrawalsRoot": data(fields.withdrawals_root),
-        "blobGasUsed": quantity(fields.blob_gas_used),
-        "excessBlobGas": quantity(fields.excess_blob_gas),
-        "parentBeaconBlockRoot": data(fields.parent_beacon_block_root),
-        "requestsHash": data(fields.requests_hash),
+        "withdrawalsRoot": data(header.withdrawals_root),
+        "blobGasUsed": quantity(header.blob_gas_used),
+        "excessBlobGas": quantity(header.excess_blob_gas),
+        "parentBeaconBlockRoot": data(header.parent_beacon_block_root),
+        "requestsHash": data(header.requests_hash),
     }
 
 
 def transaction_view(sent: Sent, block: Block | None = None, index: int | None = None) -> dict[str, Any]:
     """Write a transaction; without a block it is waiting."""
-    signed: Any = sent.signed
+    signed = sent.signed
     view: dict[str, Any] = {
         "type": quantity(sent.type_id),
         "hash": data(sent.hash),
@@ -160,7 +170,7 @@ def transaction_view(sent: Sent, block: Block | None = None, index: int | None =
         "value": quantity(signed.value),
         "input": data(signed.data),
         "gas": quantity(signed.gas),
-        "chainId": quantity(signed.chain_id),
+        "chainId": quantity(signed.chain_id or 0),
         "blockHash": data(block.hash) if block else None,
         "blockNumber": quantity(block.number) if block else None,
         "transactionIndex": None if index is None else quantity(index),
@@ -201,7 +211,7 @@ def receipt_view(block: Block, index: int) -> dict[str, Any]:
         "cumulativeGasUsed": quantity(sum(each.gas_used for each in block.receipts[: index + 1])),
         "effectiveGasPrice": quantity(sent.effective_gas_price(block.base_fee)),
         "logs": logs,
-        "logsBloom": data(_bloom(receipt).to_bytes(_BLOOM_BYTES, "big")),
+        "logsBloom": data(receipt.bloom),
     }
 
 
@@ -223,17 +233,3 @@ def logs_view(block: Block, index: int) -> list[dict[str, Any]]:
         }
         for offset, log in enumerate(block.receipts[index].logs)
     ]
-
-
-def _bloom(receipt: Receipt) -> int:
-    from eth_bloom import BloomFilter  # noqa: PLC0415 - a part of py-evm, which only the node's process has loaded
-
-    bloom = BloomFilter()
-    for log in receipt.logs:
-        _add(bloom, log)
-    return int(bloom)
-
-
-def _add(bloom: Any, log: Log) -> None:
-    bloom.add(log.address)
-    bloom.extend(log.topics)

@@ -6,9 +6,9 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 import uvicorn
@@ -21,10 +21,10 @@ from farthing.errors import ConfigError
 from farthing.services.devnet.rpc import call_method
 from farthing.services.devnet.rpc_values import (
     INTERNAL_ERROR,
-    INVALID_PARAMS,
     INVALID_REQUEST,
     PARSE_ERROR,
     RpcError,
+    read_list,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def build_app(node: Node, on_ready: Callable[[], None] | None = None) -> Starlet
     """Build the ASGI application of one node; `on_ready` is called once it is about to serve."""
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         miner = asyncio.create_task(_mine_by_clock(node))
         if on_ready:
             on_ready()
@@ -75,24 +75,23 @@ def build_app(node: Node, on_ready: Callable[[], None] | None = None) -> Starlet
 def answer_body(node: Node, body: bytes) -> bytes:
     """Answer a JSON-RPC body: one call, or a batch in its order. Never raises."""
     try:
-        message = msgspec.json.decode(body)
+        message: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return msgspec.json.encode(_error(None, PARSE_ERROR, f"parse error: {error}"))
     if not isinstance(message, list):
         answer = _answer_call(node, message)
         return b"" if answer is None else msgspec.json.encode(answer)
-    if not message:
+    calls = read_list(message, "batch")
+    if not calls:
         return msgspec.json.encode(_error(None, INVALID_REQUEST, "empty batch"))
-    if len(message) > BATCH_MAX_CALLS:
+    if len(calls) > BATCH_MAX_CALLS:
         return msgspec.json.encode(_error(None, INVALID_REQUEST, f"batch too large: at most {BATCH_MAX_CALLS} calls"))
-    answers = [answer for call in message if (answer := _answer_call(node, call)) is not None]
+    answers = [answer for call in calls if (answer := _answer_call(node, call)) is not None]
     return msgspec.json.encode(answers) if answers else b""
 
 
-def serve(
-    node: Node, listener: socket.socket, *, on_ready: Callable[[], None] | None = None, stop_event: Any = None
-) -> None:
-    """Serve until SIGINT, SIGTERM, or until `stop_event` (a `threading.Event`-like with `is_set`) is set."""
+def serve(node: Node, listener: socket.socket, *, on_ready: Callable[[], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM."""
     config = uvicorn.Config(
         build_app(node, on_ready),
         log_level="warning",
@@ -102,10 +101,7 @@ def serve(
         ws="none",
         loop="asyncio",
     )
-    server = uvicorn.Server(config)
-    if stop_event is not None:
-        stop_event.bind(lambda: setattr(server, "should_exit", True))
-    server.run(sockets=[listener])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -161,21 +157,20 @@ async def _read_body(request: Request) -> bytes | None:
     return b"".join(chunks)
 
 
-def _answer_call(node: Node, call: Any) -> dict[str, Any] | None:
-    if not isinstance(call, dict) or not isinstance(call.get("method"), str):
+def _answer_call(node: Node, message: Any) -> dict[str, Any] | None:
+    call = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+    method, call_id, params = call.get("method"), call.get("id"), call.get("params", [])
+    if not isinstance(method, str):
         return _error(None, INVALID_REQUEST, "invalid request: a call is an object with a method")
-    call_id, params = call.get("id"), call.get("params", [])
     if not isinstance(call_id, (str, int, float, type(None))):
         return _error(None, INVALID_REQUEST, "invalid request: the id is a string or a number")
     try:
-        if not isinstance(params, list):
-            raise RpcError(INVALID_PARAMS, "non-array args")  # noqa: TRY301 - answered as the others are
-        result = call_method(node, call["method"], params)
+        result = call_method(node, method, read_list(params, "params"))
     except RpcError as error:
         answer = _error(call_id, error.code, error.message, error.data)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last line of defence
         # A bug here must not look like a verdict of the chain, and must not end the devnet.
-        _log.exception("%s failed", call["method"])
+        _log.exception("%s failed", method)
         answer = _error(call_id, INTERNAL_ERROR, f"internal error: {type(error).__name__}: {error}")
     else:
         answer = {"jsonrpc": "2.0", "id": call_id, "result": result}

@@ -1,8 +1,9 @@
-"""Compiles the devnet's contracts and writes the artefacts that are checked in: `python -m farthing.services.devnet.contracts`."""
+"""Compiles the contracts: `python -m farthing.services.devnet.contracts` writes the artefacts that are checked in."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from typing import Any, Final, get_args
 
@@ -30,11 +31,12 @@ _SPLIT_SIGNATURE: Final = (
 
 def compile_contract(name: ContractName) -> Contract:
     """Compile one contract. Raises `ImportError` without Vyper and Vyper's own errors for a source that is wrong."""
-    import vyper  # noqa: PLC0415 - takes seconds to import, and is installed for tests only
-    from vyper.compiler import compile_code  # noqa: PLC0415
+    # Vyper takes seconds to import, and is installed for tests only.
+    vyper: Any = importlib.import_module("vyper")
+    compiler: Any = importlib.import_module("vyper.compiler")
 
     path = FOLDER / f"{name}.vy"
-    output: dict[str, Any] = compile_code(
+    output: dict[str, Any] = compiler.compile_code(
         path.read_text(encoding="utf-8"),
         contract_path=path.name,
         output_formats=("abi", "bytecode", "bytecode_runtime", "layout"),
