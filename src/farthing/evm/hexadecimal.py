@@ -1,4 +1,4 @@
-"""Numbers and bytes as JSON-RPC writes them: QUANTITY and DATA of the execution API specification.
+"""Numbers and bytes as JSON-RPC writes them: QUANTITY and DATA of the execution API specification, and their holders.
 
 The readers judge what a node sent, so that they raise `NodeUnavailable`: a node that answers with something else is out
 of order, and its answer is no verdict on anything.
@@ -6,7 +6,7 @@ of order, and its answer is no verdict on anything.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from farthing.errors import NodeUnavailable
 
@@ -42,11 +42,30 @@ def read_data(raw: Any) -> bytes:
     raise NodeUnavailable(message)
 
 
+def read_object(raw: Any) -> dict[str, Any]:
+    """Read a JSON object: a block, a receipt."""
+    if isinstance(raw, dict):
+        return cast("dict[str, Any]", raw)
+    message = f"The node sent {_shown(raw)} where an object belongs."
+    raise NodeUnavailable(message)
+
+
+def read_list(raw: Any, *, size_max: int) -> list[Any]:
+    """Read a JSON list of at most `size_max` entries."""
+    if isinstance(raw, list) and len(cast("list[object]", raw)) <= size_max:
+        return cast("list[Any]", cast("object", raw))
+    message = f"The node sent {_shown(raw)} where a list of at most {size_max} entries belongs."
+    raise NodeUnavailable(message)
+
+
 def write_data(data: bytes) -> str:
     """Write bytes as `0x` and hexadecimal digits."""
     return "0x" + data.hex()
 
 
 def _shown(raw: Any) -> str:
-    text = ascii(raw)
+    # A hostile answer may be megabytes: only what is short is written out.
+    if isinstance(raw, (dict, list)):
+        return f"a {type(cast('object', raw)).__name__}"
+    text = ascii(raw[:_QUANTITY_SIZE_MAX] if isinstance(raw, str) else raw)
     return text if len(text) <= _QUANTITY_SIZE_MAX else text[:_QUANTITY_SIZE_MAX] + "…"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 
 class _Hash(Protocol):
@@ -12,17 +13,13 @@ class _Hash(Protocol):
 
 def _choose() -> Callable[[bytes], _Hash]:
     # safe-pysha3's extension module, called directly: 0.8 µs a word. Its front module `sha3` is passed by because it
-    # patches hashlib. eth-hash's default way to the same digest takes 7.6 µs.
+    # patches hashlib. eth-hash's default way to the same digest takes 7.6 µs. Neither module has types.
     try:
-        import _pysha3  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415 - optional
+        pysha3: Any = import_module("_pysha3")
     except ImportError:
-        from Crypto.Hash import keccak  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415 - the fallback
-
-        def pycryptodome(data: bytes) -> _Hash:
-            return cast("_Hash", keccak.new(digest_bits=256, data=data))
-
-        return pycryptodome
-    return cast("Callable[[bytes], _Hash]", _pysha3.keccak_256)
+        pycryptodome: Any = import_module("Crypto.Hash.keccak")
+        return cast("Callable[[bytes], _Hash]", lambda data: pycryptodome.new(digest_bits=256, data=data))  # pyright: ignore[reportUnknownLambdaType]
+    return cast("Callable[[bytes], _Hash]", pysha3.keccak_256)
 
 
 _keccak_256 = _choose()

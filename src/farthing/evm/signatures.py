@@ -133,7 +133,7 @@ class PrivateKey:
         if len(digest) != DIGEST_SIZE_BYTES:
             message = f"A digest has {DIGEST_SIZE_BYTES} bytes, not {len(digest)}."
             raise SignatureInvalid(message)
-        signature = self._key.sign_recoverable(digest, hasher=None)
+        signature = self._key.sign_recoverable(digest, hasher=None)  # pyright: ignore[reportUnknownMemberType]
         return signature[:64] + _V_BYTES[signature[64]]
 
     def sign_typed_data(self, message: TypedMessage) -> bytes:

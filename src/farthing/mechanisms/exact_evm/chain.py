@@ -1,0 +1,208 @@
+"""What a verification asks of the chain, in one batch, and what the answers say of the payment."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from farthing.errors import NodeUnavailable
+from farthing.evm.abi import AbiInvalid, read_bool, read_uint
+from farthing.evm.calls import authorization_state, balance_of
+from farthing.evm.hexadecimal import read_data, read_object, read_quantity, write_data
+from farthing.evm.node import NodeCall, NodeFailure
+from farthing.evm.reverts import read_revert
+from farthing.mechanisms.exact_evm import reasons
+from farthing.mechanisms.exact_evm.payload import ExactDetail
+from farthing.mechanisms.interface import Refusal
+
+# JSON-RPC code of a revert (geth, anvil, Erigon, Reth), and the words of nodes that use another.
+_REVERTED_CODE = 3
+_VM_WORDS = ("revert", "invalid opcode")
+
+# What a token says when the balance or the nonce is at fault. Where the same batch says that it isn't, the node
+# contradicts itself.
+_BALANCE_OR_NONCE_WORDS = ("exceeds balance", "insufficientbalance", "is used", "alreadyused", "usedorcanceled")
+
+# Gas that a transfer may take beyond the estimate, by a state that changes in between: a quarter.
+_GAS_MARGIN_DIVISOR: Final = 4
+
+
+class ChainFacts(msgspec.Struct, frozen=True):
+    """The chain's side of a payment at its latest block. Balance in atomic units, fee in wei; `gas` is 0 if not asked.
+
+    `balance` is None where there is no token contract, `used` None where the contract has no EIP-3009.
+    """
+
+    code: bytes
+    balance: int | None
+    used: bool | None
+    simulation: NodeFailure | None
+    block_number: int
+    block_time_seconds: int
+    base_fee_wei: int
+    gas: int = 0
+
+
+def chain_calls(detail: ExactDetail, calldata: bytes, *, sender: str | None, settling: bool) -> tuple[NodeCall, ...]:
+    """The batch: chain id, the payer's code, balance, nonce, the simulated payment, the latest block (and the gas)."""
+    message = detail.message
+    payer = write_data(message.from_)
+    token = write_data(detail.token)
+    payment = {"to": token, "data": write_data(calldata)}
+    if sender is not None:
+        payment["from"] = sender
+    state = write_data(authorization_state(message.from_, message.nonce))
+    calls = (
+        _CHAIN_ID,
+        NodeCall("eth_getCode", (payer, "latest")),
+        NodeCall("eth_call", ({"to": token, "data": write_data(balance_of(message.from_))}, "latest")),
+        NodeCall("eth_call", ({"to": token, "data": state}, "latest")),
+        NodeCall("eth_call", (payment, "latest")),
+        _LATEST_BLOCK,
+    )
+    return (*calls, NodeCall("eth_estimateGas", (payment,))) if settling else calls
+
+
+_CHAIN_ID = NodeCall("eth_chainId")
+_LATEST_BLOCK = NodeCall("eth_getBlockByNumber", ("latest", False))
+
+
+def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, settling: bool) -> ChainFacts:
+    """Read the answers. Raises `NodeUnavailable` where one is missing, broken, or another chain's."""
+    expected = 7 if settling else 6
+    if len(answers) != expected:
+        message = f"The node sent {len(answers)} answers to {expected} calls."
+        raise NodeUnavailable(message)
+    chain_id = read_quantity(_result(answers[0]))
+    if chain_id != detail.chain_id:
+        message = f"The node that is configured for chain {detail.chain_id} serves chain {chain_id}."
+        raise NodeUnavailable(message)
+    block = read_object(_result(answers[5]))
+    simulation = answers[4]
+    if isinstance(simulation, NodeFailure):
+        if not is_revert(simulation):
+            raise NodeUnavailable(_failed(simulation))
+    else:
+        read_data(simulation)
+        simulation = None
+    return ChainFacts(
+        code=read_data(_result(answers[1])),
+        balance=_word(answers[2]),
+        used=_flag(answers[3]),
+        simulation=simulation,
+        block_number=read_quantity(block.get("number")),
+        block_time_seconds=read_quantity(block.get("timestamp")),
+        # A chain without EIP-1559 has none.
+        base_fee_wei=read_quantity(block.get("baseFeePerGas", "0x0")),
+        gas=_gas(answers[6], simulation) if settling else 0,
+    )
+
+
+def judge_facts(detail: ExactDetail, facts: ChainFacts) -> Refusal | None:
+    """Judge the payment by the chain. Raises `NodeUnavailable` where the node contradicts itself.
+
+    A single call that went wrong is never a verdict: insufficient funds takes the balance *and* the refused simulation,
+    a used nonce the state *and* the refused simulation (SAFETY F3).
+    """
+    amount = detail.message.value
+    if facts.balance is None:
+        return Refusal(reasons.ASSET_NOT_DEPLOYED, "There is no token contract at the asset's address.")
+    if facts.used is None:
+        return Refusal(reasons.EIP3009_NOT_SUPPORTED, "The token does not answer authorizationState: no EIP-3009.")
+    if facts.code:
+        what = "The payer has code (a contract account, or EIP-7702): only accounts without code can pay here yet."
+        return Refusal(reasons.SIGNATURE, what)
+    if facts.simulation is None:
+        if facts.used or facts.balance < amount:
+            message = "The node simulates a payment that its own balance or nonce rules out: its answers disagree."
+            raise NodeUnavailable(message)
+        return None
+    return _judge_refused_simulation(detail, facts, facts.balance, facts.simulation)
+
+
+def _judge_refused_simulation(detail: ExactDetail, facts: ChainFacts, balance: int, simulation: NodeFailure) -> Refusal:
+    message = detail.message
+    said = revert_reason(simulation)
+    if facts.used:
+        return Refusal(reasons.NONCE_ALREADY_USED, "The authorisation's nonce is used: paid already, or cancelled.")
+    if balance < message.value:
+        what = f"The payer has {balance} atomic units, the payment is {message.value}."
+        return Refusal(reasons.INSUFFICIENT_FUNDS, what)
+    if facts.block_time_seconds >= message.valid_before:
+        return Refusal(reasons.VALID_BEFORE, f"By the chain's clock the window is over: {said}")
+    if facts.block_time_seconds <= message.valid_after:
+        return Refusal(reasons.VALID_AFTER, f"By the chain's clock the window is not open yet: {said}")
+    if any(word in said.lower() for word in _BALANCE_OR_NONCE_WORDS):
+        text = f"The node refuses the payment ({said}) and reports balance and nonce in order: its answers disagree."
+        raise NodeUnavailable(text)
+    return Refusal(reasons.SIMULATION_FAILED, f"The token refuses the payment: {said}")
+
+
+def is_revert(failure: NodeFailure) -> bool:
+    """Tell a refusal by the contract from trouble of the node: code 3, or the words that other nodes use."""
+    return failure.code == _REVERTED_CODE or any(word in failure.message.lower() for word in _VM_WORDS)
+
+
+def revert_reason(failure: NodeFailure) -> str:
+    """What the contract said, from the revert data, else from the node's own words; clean and short."""
+    data: Any = failure.data
+    # Hardhat's family puts the data into an object; Nethermind writes "Reverted 0x…".
+    with suppress(NodeUnavailable):
+        data = read_object(data).get("data")
+    text = data.removeprefix("Reverted ") if isinstance(data, str) else ""
+    try:
+        revert = read_revert(read_data(text))
+    except NodeUnavailable:
+        revert = None
+    if revert is not None and revert.reason:
+        return revert.reason
+    return "".join(letter if letter.isprintable() else "?" for letter in failure.message[:_WORDS_MAX])
+
+
+# As long as `farthing.evm.reverts.REASON_SIZE_MAX`: a node's words are a stranger's too.
+_WORDS_MAX = 256
+
+
+def _gas(answer: Any, simulation: NodeFailure | None) -> int:
+    if isinstance(answer, NodeFailure) and simulation is not None:
+        # What can't be simulated can't be estimated; the verdict is the simulation's.
+        return 0
+    estimate = read_quantity(_result(answer))
+    return estimate + estimate // _GAS_MARGIN_DIVISOR
+
+
+def _result(answer: Any) -> Any:
+    if isinstance(answer, NodeFailure):
+        raise NodeUnavailable(_failed(answer))
+    return answer
+
+
+def _failed(failure: NodeFailure) -> str:
+    return f"The node failed a call with {failure.code}: {revert_reason(failure)}"
+
+
+def _view(answer: Any) -> bytes:
+    """The answer of a view function; empty where the contract, or the function, isn't there."""
+    if isinstance(answer, NodeFailure) and is_revert(answer):
+        return b""
+    return read_data(_result(answer))
+
+
+def _word(answer: Any) -> int | None:
+    data = _view(answer)
+    try:
+        return read_uint(data) if data else None
+    except AbiInvalid as error:
+        message = f"The node sent no balance: {error}"
+        raise NodeUnavailable(message) from error
+
+
+def _flag(answer: Any) -> bool | None:
+    data = _view(answer)
+    try:
+        return read_bool(data) if data else None
+    except AbiInvalid as error:
+        message = f"The node sent no state of the nonce: {error}"
+        raise NodeUnavailable(message) from error

@@ -1,0 +1,159 @@
+"""The facilitator's face of `exact` on EVM: verification in one batched round trip, the settling call, evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from farthing.evm.calls import transfer_with_authorization_bytes, transfer_with_authorization_vrs
+from farthing.evm.node import AskNode, NodeCall
+from farthing.evm.signatures import SIGNATURE_SIZE_BYTES
+from farthing.flow import Now
+from farthing.mechanisms.exact_evm import evidence, reasons
+from farthing.mechanisms.exact_evm.chain import chain_calls, judge_facts, read_facts
+from farthing.mechanisms.exact_evm.payload import NETWORKS, SCHEME, ExactDetail, read_payment
+from farthing.mechanisms.exact_evm.terms import (
+    SKEW_SUSPECTED_SECONDS,
+    Terms,
+    is_contracts,
+    judge_signature,
+    judge_terms,
+    judge_window,
+    read_terms,
+    settlement_margin_seconds,
+)
+from farthing.mechanisms.interface import Evidence, Refusal, SignedPayment, Verification
+from farthing.networks import KNOWN, Networks
+from farthing.protocol.messages import VerifyResponse
+
+if TYPE_CHECKING:
+    from farthing.flow import Flow
+    from farthing.protocol.messages import PaymentPayload, PaymentRequirements
+
+# Beyond this a host's clock and the chain's latest block are said to differ: slow chains and missed slots stay below.
+CLOCK_SKEW_SECONDS: Final = 300
+
+
+class ExactEvmFacilitator:
+    """Verifies and settles `exact` payments on EIP-155 networks by EIP-3009.
+
+    `networks` knows the tokens; `sender` is the address that simulations and gas estimates are made as (the hot
+    wallet's), the zero address where it is None.
+    """
+
+    scheme: Final = SCHEME
+    network: Final = NETWORKS
+
+    def __init__(self, networks: Networks = KNOWN, *, sender: str | None = None) -> None:
+        """Know the tokens of `networks`, and simulate as `sender`."""
+        self._networks = networks
+        self._sender = sender
+
+    def read(self, payment: PaymentPayload) -> SignedPayment:
+        """Parse the scheme's payload. Raises `RemoteProtocolError` with the JSON path."""
+        return read_payment(payment)
+
+    def verify(
+        self, payment: PaymentPayload, requirements: PaymentRequirements, *, settling: bool = False
+    ) -> Flow[Verification]:
+        """Judge a payment: first what needs nobody, then the chain, in one batch (yields `Now` and one `AskNode`).
+
+        `settling` asks for the gas too. Raises `RemoteProtocolError` for a payload that can't be read and
+        `NodeUnavailable` where the node gives no verdict; neither is ever a refusal.
+        """
+        signed = read_payment(payment)
+        detail = _detail(signed)
+        terms = self._judge_alone(payment, signed, detail, requirements)
+        if isinstance(terms, Refusal):
+            return _refused(signed, terms)
+        now_seconds = yield from Now()
+        window = judge_window(
+            detail.message,
+            terms,
+            now_seconds=now_seconds,
+            margin_seconds=settlement_margin_seconds(requirements.network, self._networks),
+        )
+        if window is not None and _misses_by(detail, terms, now_seconds) > SKEW_SUSPECTED_SECONDS:
+            return _refused(signed, window)
+        _, calldata = self.settlement_call(signed)
+        answers = yield from AskNode(
+            requirements.network, chain_calls(detail, calldata, sender=self._sender, settling=settling)
+        )
+        facts = read_facts(detail, answers, settling=settling)
+        if window is not None:
+            return _refused(signed, _with_chain_clock(window, facts.block_time_seconds - now_seconds))
+        verdict = judge_facts(detail, facts)
+        if verdict is not None:
+            return _refused(signed, _with_chain_clock(verdict, facts.block_time_seconds - now_seconds))
+        return Verification(
+            VerifyResponse(is_valid=True, payer=signed.payer),
+            signed,
+            facts.block_number,
+            facts.block_time_seconds,
+            facts.base_fee_wei,
+            facts.gas,
+        )
+
+    def settlement_call(self, signed: SignedPayment) -> tuple[str, bytes]:
+        """Give the token and the calldata: the overload with (v, r, s) for 65 bytes, the one with bytes for others."""
+        detail = _detail(signed)
+        if len(detail.signature) == SIGNATURE_SIZE_BYTES:
+            return signed.asset, transfer_with_authorization_vrs(detail.message, detail.signature)
+        return signed.asset, transfer_with_authorization_bytes(detail.message, detail.signature)
+
+    def judge_receipt(self, signed: SignedPayment, receipt: dict[str, Any]) -> Evidence:
+        """Judge one transaction receipt by its logs. Raises `NodeUnavailable` where it is none."""
+        return evidence.judge_receipt(_detail(signed), receipt)
+
+    def evidence_calls(self, signed: SignedPayment, *, from_block: int) -> tuple[NodeCall, ...]:
+        """Give the calls (one batch) that find out whether and by which transaction the right was spent."""
+        return evidence.evidence_calls(_detail(signed), from_block)
+
+    def judge_evidence(self, signed: SignedPayment, answers: tuple[Any, ...]) -> Evidence:
+        """Judge the answers to `evidence_calls`. Raises `NodeUnavailable` where they are none or disagree."""
+        return evidence.judge_evidence(_detail(signed), answers)
+
+    def _judge_alone(
+        self, payment: PaymentPayload, signed: SignedPayment, detail: ExactDetail, requirements: PaymentRequirements
+    ) -> Terms | Refusal:
+        """Judge what needs neither clock nor node: scheme, network, asset, payee, amount, signature."""
+        if payment.accepted.scheme != SCHEME:
+            return Refusal(reasons.UNSUPPORTED_SCHEME, f"The payment is for the scheme {payment.accepted.scheme!r}.")
+        terms = read_terms(requirements, self._networks)
+        if isinstance(terms, Refusal):
+            return terms
+        refusal = judge_terms(signed, detail, terms, requirements.network)
+        if refusal is None and is_contracts(detail):
+            # The seam for EIP-1271 and ERC-6492: their signatures are judged by the chain, not here.
+            what = "The signature is a contract's (EIP-1271, ERC-6492): only accounts without code can pay here yet."
+            refusal = Refusal(reasons.SIGNATURE, what)
+        return refusal or judge_signature(detail, terms.domain) or terms
+
+
+def _detail(signed: SignedPayment) -> ExactDetail:
+    if isinstance(signed.detail, ExactDetail):
+        return signed.detail
+    message = "The payment was read by another mechanism."
+    raise TypeError(message)
+
+
+def _misses_by(detail: ExactDetail, terms: Terms, now_seconds: int) -> int:
+    """How many seconds the window is away from what it should be, by our clock."""
+    after, before = detail.message.valid_after, detail.message.valid_before
+    return max(after - now_seconds, now_seconds - before, before - now_seconds - terms.max_timeout_seconds)
+
+
+def _with_chain_clock(refusal: Refusal, difference_seconds: int) -> Refusal:
+    """Say so where the chain's latest block and our clock differ: then the clock to be put right may be ours."""
+    about_time = refusal.reason in {reasons.VALID_AFTER, reasons.VALID_BEFORE}
+    if not about_time or abs(difference_seconds) < CLOCK_SKEW_SECONDS:
+        return refusal
+    side = "ahead of" if difference_seconds > 0 else "behind"
+    what = f" The chain's latest block is {abs(difference_seconds)} s {side} this host's clock (clock skew)."
+    return Refusal(refusal.reason, refusal.message + what)
+
+
+def _refused(signed: SignedPayment, refusal: Refusal) -> Verification:
+    response = VerifyResponse(
+        is_valid=False, invalid_reason=refusal.reason, invalid_message=refusal.message, payer=signed.payer
+    )
+    return Verification(response, signed)
