@@ -78,7 +78,8 @@ def refused(read: Callable[[], object]) -> RemoteProtocolError:
 AMOUNTS = [
     " 10000 ", "10000 ", " 10000", "10000\n", "\t10000", "10000\x00", "\x0010000", "",
     "010000", "00", "1e4", "1E4", "10000.0", "10_000", "10,000", "-1", "-0", "+1", "0x10", "NaN", "Infinity",
-    "\uff11\uff10\uff10\uff10\uff10", "\u0661\u0660\u0660\u0660\u0660", "\U0001d7cf\U0001d7ce", "\xb2", str(2**256), str(10**78), "9" * 1000,
+    "\uff11\uff10\uff10\uff10\uff10", "\u0661\u0660\u0660\u0660\u0660", "\U0001d7cf\U0001d7ce", "\xb2",
+    str(2**256), str(10**78), "9" * 1000,
     10000, -1, 1e4, 10000.5, True, None, [], ["10000"], {}, {"value": "10000"},
 ]  # fmt: skip
 
@@ -177,7 +178,8 @@ def test_S10_deep_nesting_is_refused_wherever_it_is(where: str, bracket: str) ->
     "value",
     [
         "", "====", "e30", "e30=e30=", "e30=\n", "\ne30=", " e30=", "e30= ", "e3 0=", "e30\x00=", "e3-_", "%7B%7D",
-        "{}", '{"x402Version":2}', "\uff45\uff13\uff10\uff1d", "é", "\ud800", "e30=,e30=", "Bearer e30=", "=e30", "e", "e3",
+        "{}", '{"x402Version":2}', "\uff45\uff13\uff10\uff1d", "é", "\ud800", "e30=,e30=",
+        "Bearer e30=", "=e30", "e", "e3",
     ],
     ids=repr,
 )  # fmt: skip
