@@ -20,6 +20,8 @@ from farthing.mechanisms.interface import Refusal
 # JSON-RPC code of a revert (geth, anvil, Erigon, Reth), and the words of nodes that use another.
 _REVERTED_CODE = 3
 _VM_WORDS = ("revert", "invalid opcode")
+# Nethermind says "VM execution error." and writes its data as "Reverted 0x…".
+_NETHERMIND = "Reverted "
 
 # What a token says when the balance or the nonce is at fault. Where the same batch says that it isn't, the node
 # contradicts itself.
@@ -96,11 +98,11 @@ def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, settling: bool)
         block_time_seconds=read_quantity(block.get("timestamp")),
         # A chain without EIP-1559 has none.
         base_fee_wei=read_quantity(block.get("baseFeePerGas", "0x0")),
-        gas=_gas(answers[6], simulation) if settling else 0,
+        gas=_gas(answers[6]) if settling else 0,
     )
 
 
-def judge_facts(detail: ExactDetail, facts: ChainFacts) -> Refusal | None:
+def judge_facts(detail: ExactDetail, facts: ChainFacts, *, settling: bool) -> Refusal | None:
     """Judge the payment by the chain. Raises `NodeUnavailable` where the node contradicts itself.
 
     A single call that went wrong is never a verdict: insufficient funds takes the balance *and* the refused simulation,
@@ -117,6 +119,9 @@ def judge_facts(detail: ExactDetail, facts: ChainFacts) -> Refusal | None:
     if facts.simulation is None:
         if facts.used or facts.balance < amount:
             message = "The node simulates a payment that its own balance or nonce rules out: its answers disagree."
+            raise NodeUnavailable(message)
+        if settling and facts.gas == 0:
+            message = "The node simulates a payment whose gas it can't estimate: its answers disagree."
             raise NodeUnavailable(message)
         return None
     return _judge_refused_simulation(detail, facts, facts.balance, facts.simulation)
@@ -142,16 +147,19 @@ def _judge_refused_simulation(detail: ExactDetail, facts: ChainFacts, balance: i
 
 def is_revert(failure: NodeFailure) -> bool:
     """Tell a refusal by the contract from trouble of the node: code 3, or the words that other nodes use."""
-    return failure.code == _REVERTED_CODE or any(word in failure.message.lower() for word in _VM_WORDS)
+    if failure.code == _REVERTED_CODE or (isinstance(failure.data, str) and failure.data.startswith(_NETHERMIND)):
+        return True
+    words = failure.message.lower()
+    return any(word in words for word in _VM_WORDS)
 
 
 def revert_reason(failure: NodeFailure) -> str:
     """What the contract said, from the revert data, else from the node's own words; clean and short."""
     data: Any = failure.data
-    # Hardhat's family puts the data into an object; Nethermind writes "Reverted 0x…".
+    # Hardhat's family puts the data into an object.
     with suppress(NodeUnavailable):
         data = read_object(data).get("data")
-    text = data.removeprefix("Reverted ") if isinstance(data, str) else ""
+    text = data.removeprefix(_NETHERMIND) if isinstance(data, str) else ""
     try:
         revert = read_revert(read_data(text))
     except NodeUnavailable:
@@ -165,9 +173,9 @@ def revert_reason(failure: NodeFailure) -> str:
 _WORDS_MAX = 256
 
 
-def _gas(answer: Any, simulation: NodeFailure | None) -> int:
-    if isinstance(answer, NodeFailure) and simulation is not None:
-        # What can't be simulated can't be estimated; the verdict is the simulation's.
+def _gas(answer: Any) -> int:
+    if isinstance(answer, NodeFailure) and is_revert(answer):
+        # What can't be done can't be estimated; the verdict is the simulation's.
         return 0
     estimate = read_quantity(_result(answer))
     return estimate + estimate // _GAS_MARGIN_DIVISOR

@@ -81,7 +81,7 @@ class ExactEvmFacilitator:
         facts = read_facts(detail, answers, settling=settling)
         if window is not None:
             return _refused(signed, _with_chain_clock(window, facts.block_time_seconds - now_seconds))
-        verdict = judge_facts(detail, facts)
+        verdict = judge_facts(detail, facts, settling=settling)
         if verdict is not None:
             return _refused(signed, _with_chain_clock(verdict, facts.block_time_seconds - now_seconds))
         return Verification(
