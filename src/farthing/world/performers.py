@@ -1,0 +1,77 @@
+"""The performer: one table of handlers, and two faces for the drivers of `farthing.flow`.
+
+    performer = Performer({**system_handlers(), **store.handlers()})
+    drive(flow, performer.blocking)
+    await drive_async(flow, performer.awaiting)
+
+A handler takes the effect and returns its answer at once, or a `concurrent.futures.Future` of it (a store's writer
+thread), or a coroutine (a socket). Which one it is decides nothing but the manner of waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from types import CoroutineType
+from typing import Any, TypeAlias, TypeVar, cast
+
+from farthing.flow import Effect
+from farthing.world.clock import system_handlers
+from farthing.world.loop import run_blocking
+
+R = TypeVar("R")
+
+Handler: TypeAlias = Callable[[Any], Any]
+Handlers: TypeAlias = Mapping[type[Effect[Any]], Handler]
+
+__all__ = ["Handler", "Handlers", "Performer", "system_handlers"]
+
+
+class Performer:
+    """Performs effects by the handler of their exact type; for an effect without a handler it raises `LookupError`.
+
+    Cancellation of a caller that awaits: a coroutine is cancelled with it, and so is a `Future` that has not begun.
+    One that is running goes on, and a store's write counts as running from its submission: it is never called back,
+    and whoever is cancelled while waiting for it knows no more than that it was asked for.
+    """
+
+    __slots__ = ("_handlers",)
+
+    def __init__(self, handlers: Handlers) -> None:
+        """Take the handlers by type of effect. The table is copied."""
+        self._handlers: dict[type[Effect[Any]], Handler] = dict(handlers)
+
+    def with_(self, handlers: Handlers) -> Performer:
+        """Give a copy with more handlers; of two for one effect the new one counts."""
+        return Performer({**self._handlers, **handlers})
+
+    def blocking(self, effect: Effect[R]) -> R:
+        """Perform and wait in this thread. Not for a thread that runs an event loop others depend on."""
+        handler = self._handlers.get(type(effect))
+        if handler is None:
+            raise _no_handler(effect)
+        answer = handler(effect)
+        kind: type[Any] = type(answer)
+        if kind is CoroutineType:
+            return cast("R", run_blocking(answer))
+        if issubclass(kind, Future):
+            return cast("R", answer.result())
+        return cast("R", answer)
+
+    async def awaiting(self, effect: Effect[R]) -> R:
+        """Perform and await on the running loop."""
+        handler = self._handlers.get(type(effect))
+        if handler is None:
+            raise _no_handler(effect)
+        answer = handler(effect)
+        kind: type[Any] = type(answer)
+        if kind is CoroutineType:
+            return cast("R", await answer)
+        if issubclass(kind, Future):
+            return cast("R", answer.result() if answer.done() else await asyncio.wrap_future(answer))
+        return cast("R", answer)
+
+
+def _no_handler(effect: Effect[Any]) -> LookupError:
+    return LookupError(f"No handler for {type(effect).__name__}: give one to Performer, or to with_().")

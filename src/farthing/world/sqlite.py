@@ -1,0 +1,344 @@
+"""SQLite with group commits: one writer thread a process, which commits whatever waits as one batch.
+
+    database = Database("seller.db", migrations=load_migrations("seller"))
+    future = database.submit(lambda connection: claim(connection, identity))   # resolves when it is durable
+    row = database.read(lambda connection: find(connection, identity))
+
+An *operation* is a pure function of its connection: it may be run twice, the first time in a transaction that is
+rolled back. It runs statements and returns a value; it neither begins nor ends a transaction, and it remembers nothing.
+Of one operation all or nothing happens, and no other is seen half done, in this process or in another.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from farthing.errors import StoreError
+from farthing.world.filelock import FileLock
+from farthing.world.migrations import Migration, load_migrations, migrate
+from farthing.world.sqlite_errors import ends_connection, translate
+
+R = TypeVar("R")
+Operation: TypeAlias = Callable[[sqlite3.Connection], R]
+_Waiting: TypeAlias = "tuple[Operation[Any], Future[Any]]"
+
+__all__ = ["Database", "Migration", "Operation", "load_migrations"]
+
+# Of one transaction: enough that the fsync is shared, few enough that the file lock is given back within some ms.
+BATCH_LIMIT = 512
+# Operations that wait: at some 10,000 a second, more than this would wait longer than a caller's time-out.
+QUEUE_LIMIT = 20_000
+# Another process's batch takes milliseconds; one that holds the lock for this long is stopped or stuck.
+LOCK_TIMEOUT_SECONDS = 10.0
+# For writers that do not know our lock file, such as the sqlite3 shell.
+BUSY_TIMEOUT_SECONDS = 5.0
+# A closing process waits this long for the batches that are queued.
+CLOSE_TIMEOUT_SECONDS = 30.0
+# The write-ahead log is cut back to this size when it is reset, so that one long read does not leave it large.
+JOURNAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
+
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+# A forked child must neither use nor close its parent's connections (sqlite.org/howtocorrupt.html, 2.6): kept here,
+# they are not collected either.
+_inherited: list[object] = []
+
+
+class Database:
+    """One file of SQLite, shared by threads and processes. Survives a fork: the child opens its own connections."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, migrations: tuple[Migration, ...], queue_limit: int = QUEUE_LIMIT
+    ) -> None:
+        """Open or create the file and apply the migrations. Raises `StoreError`, which says what to do."""
+        self.path = _checked(path)
+        self._migrations = migrations
+        self._queue_limit = queue_limit
+        self._closed = False
+        self._thread: threading.Thread | None
+        self._file_lock: FileLock | None
+        self._writer: sqlite3.Connection | None
+        self._start_afresh()
+        try:
+            # Signed payments are as good as money until they are used: the file is its owner's alone. SQLite gives
+            # the log beside it the same mode.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            with self._writer_lock:
+                self._prepare()
+        except OSError as error:
+            raise StoreError(f"The store {self.path} can't be opened: {error.strerror}.") from error
+        _open.add(self)
+
+    def submit(self, operation: Operation[R]) -> Future[R]:
+        """Have `operation` committed by the writer thread.
+
+        The future resolves when the batch that holds it is on disk, or fails: with what the operation raised, which
+        is its own trouble alone, or with `StoreError`. It can't be cancelled. Raises `StoreError` at once, and
+        nothing will be written, when the database is closed or `queue_limit` operations wait already.
+        """
+        future: Future[R] = Future()
+        future.set_running_or_notify_cancel()  # from here on cancel() is refused: it happens or fails, and says which
+        with self._submit_lock:
+            if self._closed:
+                raise StoreError(f"The store {self.path} is closed.")
+            if self._queue.qsize() >= self._queue_limit:
+                raise StoreError(
+                    f"{self._queue_limit} writes wait for the store {self.path} already: it is slower than its load. "
+                    "Nothing was written; try again later."
+                )
+            if self._thread is None:
+                arguments = (self._queue,)
+                self._thread = threading.Thread(target=self._write, args=arguments, name="farthing-store", daemon=True)
+                self._thread.start()
+            self._queue.put((operation, future))
+        return future
+
+    def read(self, query: Operation[R]) -> R:
+        """Run `query` in this thread, on a connection of its own that can't write, and over one snapshot.
+
+        Sees whatever was committed before. Raises `StoreError`, or what the query raised.
+        """
+        if self._closed:
+            raise StoreError(f"The store {self.path} is closed.")
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        try:
+            if reader is None:
+                reader = self._local.reader = _Reader(self._connect(query_only=True))
+                self._readers.add(reader)
+            return reader.run(query)
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def close(self) -> None:
+        """Commit what waits, then close. A later `submit` or `read` raises `StoreError`; closing twice is harmless."""
+        with self._submit_lock:
+            if self._closed:
+                return
+            self._closed = True
+            thread = self._thread
+            self._queue.put(None)
+        if thread is not None:
+            thread.join(CLOSE_TIMEOUT_SECONDS)
+            if thread.is_alive():
+                return  # stuck in the kernel: nothing may be pulled from under it, and its callers were not answered
+        for reader in list(self._readers):
+            reader.close()
+        with self._writer_lock:
+            self._drop_writer()
+            if self._file_lock is not None:
+                self._file_lock.close()
+                self._file_lock = None
+
+    # The writer thread
+
+    def _write(self, waiting: queue.SimpleQueue[_Waiting | None]) -> None:
+        ended = False
+        while not ended:
+            batch: list[_Waiting] = []
+            item = waiting.get()
+            while item is not None:
+                batch.append(item)
+                if len(batch) >= BATCH_LIMIT:
+                    break
+                try:
+                    item = waiting.get_nowait()
+                except queue.Empty:
+                    break
+            ended = item is None
+            if batch:
+                self._settle(batch)
+            del batch, item  # an idle writer keeps nobody's operation alive
+
+    def _settle(self, batch: list[_Waiting]) -> None:
+        """Commit `batch` and resolve its futures, whatever happens."""
+        with self._writer_lock:
+            try:
+                answers = self._commit(batch)
+            except sqlite3.Error as error:
+                answers = [translate(error, self.path)] * len(batch)
+                self._drop_writer()
+            except BaseException as error:  # noqa: BLE001 - a caller waits for each future: the thread must not die
+                answers = [error] * len(batch)
+                self._drop_writer()
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer[0])
+
+    def _commit(self, batch: list[_Waiting]) -> list[tuple[Any] | BaseException]:
+        """Run `batch` under the file's lock: together if that goes well, else each alone, so that only one fails."""
+        lock, connection = self._prepare()
+        self._acquire(lock)
+        try:
+            try:
+                return list(_run_together(connection, batch))
+            except Exception as error:
+                if isinstance(error, sqlite3.Error) and ends_connection(error):
+                    raise
+                if len(batch) == 1:
+                    return [_told(error, self.path)]
+            # Whose fault it was shows when each is run alone.
+            return [self._run_alone(connection, waiting) for waiting in batch]
+        finally:
+            lock.release()
+
+    def _run_alone(self, connection: sqlite3.Connection, waiting: _Waiting) -> tuple[Any] | BaseException:
+        try:
+            return _run_together(connection, [waiting])[0]
+        except Exception as error:  # noqa: BLE001 - it is handed to the caller who waits
+            return _told(error, self.path)
+
+    # Connections
+
+    def _start_afresh(self) -> None:
+        self._submit_lock = threading.Lock()
+        self._writer_lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = None
+        self._file_lock = None
+        self._writer = None
+        self._local = threading.local()
+        self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
+
+    def after_fork(self) -> None:
+        """Leave the parent's threads and connections alone and start afresh. Called in the child, by the fork hook."""
+        _inherited.append((self._writer, list(self._readers), self._local, self._queue))
+        if self._file_lock is not None:
+            self._file_lock.close_after_fork()
+        self._start_afresh()
+
+    def _prepare(self) -> tuple[FileLock, sqlite3.Connection]:
+        """Open the lock and the writing connection where they are not open yet. The migrations run at each opening."""
+        if self._file_lock is None:
+            self._file_lock = FileLock(self.path.with_name(self.path.name + ".lock"))
+        if self._writer is None:
+            self._acquire(self._file_lock)
+            try:
+                connection = self._connect(query_only=False)
+                try:
+                    migrate(connection, self._migrations)
+                except BaseException:
+                    connection.close()
+                    raise
+                self._writer = connection
+            except sqlite3.Error as error:
+                raise translate(error, self.path) from error
+            finally:
+                self._file_lock.release()
+        return self._file_lock, self._writer
+
+    def _acquire(self, lock: FileLock) -> None:
+        if not lock.acquire(LOCK_TIMEOUT_SECONDS):
+            raise StoreError(
+                f"Another process has held {self.path}.lock for {LOCK_TIMEOUT_SECONDS:g} seconds; nothing was written. "
+                "See which (`lsof`), and end it if it hangs."
+            )
+
+    def _connect(self, *, query_only: bool) -> sqlite3.Connection:
+        # The serialised mode of the library guards a connection that is closed by another thread than its own.
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA foreign_keys=ON")
+            if query_only:
+                connection.execute("PRAGMA query_only=ON")
+            else:
+                self._make_durable(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_durable(self, connection: sqlite3.Connection) -> None:
+        if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+            raise StoreError(f"The store {self.path} is on a file system without shared memory: use a local disk.")
+        # FULL: a commit is on disk, not only out of the process, before its future resolves.
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}")
+
+    def _drop_writer(self) -> None:
+        """Close the writing connection: after trouble with the file the next batch opens a fresh one."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(sqlite3.Error):
+                writer.close()
+
+
+class _Reader:
+    """A reading connection of one thread; the lock keeps `close` from another thread out of a running query."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    def run(self, query: Operation[R]) -> R:
+        with self._lock:
+            if self._connection.in_transaction:
+                return query(self._connection)  # a query within a query
+            self._connection.execute("BEGIN")
+            try:
+                return query(self._connection)
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+def _run_together(connection: sqlite3.Connection, batch: list[_Waiting]) -> list[tuple[Any]]:
+    """Run and commit `batch` as one transaction. Answers are wrapped, since an answer may itself be an exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        answers: list[tuple[Any]] = []
+        for operation, _ in batch:
+            answers.append((operation(connection),))
+            if not connection.in_transaction:
+                raise RuntimeError(f"{operation!r} ended the transaction: an operation runs statements and no more.")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return answers
+
+
+def _told(error: Exception, path: Path) -> Exception:
+    """The error as its caller gets it: the file's trouble as `StoreError`, the operation's own as it was raised."""
+    return translate(error, path) if isinstance(error, sqlite3.Error) else error
+
+
+def _checked(path: str | os.PathLike[str]) -> Path:
+    text = os.fspath(path)
+    if text in ("", ":memory:") or text.startswith("file:"):
+        raise StoreError(f"A store is a file that several connections share: {text!r} is none. Give a path on disk.")
+    checked = Path(text).absolute()
+    if not checked.parent.is_dir():
+        raise StoreError(f"The folder {checked.parent} of the store does not exist: make it, or give another path.")
+    return checked
+
+
+def _forget_after_fork() -> None:
+    for database in list(_open):
+        database.after_fork()
+
+
+def _close_all() -> None:
+    for database in list(_open):
+        database.close()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
