@@ -10,8 +10,13 @@ from types import ModuleType
 from typing import cast
 
 import pytest
+from hypothesis import settings
 
 from farthing.services.devnet import Devnet, NodeName, find_anvil, start_devnet
+
+# A machine that is busy is no bug: what must be quick is measured by benches. Failures print how to repeat them.
+settings.register_profile("farthing", deadline=None, print_blob=True)
+settings.load_profile("farthing")
 
 
 def _load_npm_packages() -> ModuleType:
