@@ -54,8 +54,7 @@ def read_list(value: Any, name: str, what: str = "a list") -> list[Any]:
     """Read a JSON array."""
     if not isinstance(value, list):
         raise invalid(name, what, value)
-    several: list[Any] = value
-    return several
+    return cast("list[Any]", cast("object", value))
 
 
 def read_quantity(value: Any, name: str) -> int:
