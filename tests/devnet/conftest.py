@@ -91,6 +91,8 @@ class Chain:
             "value": 0,
             **fields,
         }
+        if "to" in full:
+            full["to"] = to_checksum_address(full["to"])
         if full["nonce"] is None:
             full["nonce"] = int(self.rpc("eth_getTransactionCount", account.address, "pending"), 16)
         if "gasPrice" not in full:
@@ -134,6 +136,11 @@ class Chain:
         self.devnet.faucet(account.address, usdc=usdc, eth=eth)
         return account
 
+    def named(self, label: str) -> LocalAccount:
+        """The same account on every node."""
+        account: LocalAccount = Account.from_key(keccak(text=f"farthing devnet test account {label}"))
+        return account
+
     @property
     def owner(self) -> LocalAccount:
         account: LocalAccount = Account.from_key(self.devnet.owner[1])
@@ -166,3 +173,8 @@ def account() -> Callable[[], LocalAccount]:
 @pytest.fixture
 def pack() -> Callable[..., str]:
     return calldata
+
+
+@pytest.fixture
+def chain_type() -> type[Chain]:
+    return Chain

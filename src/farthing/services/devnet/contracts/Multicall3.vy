@@ -28,8 +28,8 @@ struct Result:
 
 # Memory is laid out for the maximum and paid for by its square, so these are as small as payments allow.
 MAX_CALLS: constant(uint256) = 64
-MAX_CALLDATA: constant(uint256) = 4096
-MAX_ANSWER: constant(uint256) = 1024
+MAX_CALLDATA: constant(uint256) = 1024
+MAX_ANSWER: constant(uint256) = 512
 
 
 @external
