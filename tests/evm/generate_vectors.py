@@ -74,7 +74,7 @@ def typed_data(primary_type: str, domain: dict[str, Any], message: dict[str, Any
 def oracle_digest(full: dict[str, Any]) -> bytes:
     """eth-account's digest of a typed message."""
     signable = encode_typed_data(full_message=full)
-    from eth_utils import keccak  # noqa: PLC0415 - slow to import
+    from eth_utils.crypto import keccak  # noqa: PLC0415 - slow to import
 
     return keccak(b"\x19" + signable.version + signable.header + signable.body)
 
@@ -105,7 +105,7 @@ def generate() -> list[dict[str, Any]]:
 def _value(kind: str, case: str, seed: str) -> Any:
     entropy = hashlib.sha256(seed.encode()).digest()
     if kind == "address":
-        from eth_utils import to_checksum_address  # noqa: PLC0415 - slow to import
+        from eth_utils.address import to_checksum_address  # noqa: PLC0415 - slow to import
 
         return to_checksum_address({"usual": entropy[:20], "zero": bytes(20), "largest": b"\xff" * 20}[case])
     if kind == "bytes32":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from eth_abi import decode, encode
-from eth_utils import function_signature_to_4byte_selector as selector
+from eth_abi.abi import decode, encode
+from eth_utils.abi import function_signature_to_4byte_selector as selector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from unittest import mock
 
-from eth_utils import keccak
+from eth_utils.crypto import keccak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

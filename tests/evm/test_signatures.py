@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 from eth_account import Account
-from eth_keys import keys
+from eth_keys.main import KeyAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +21,7 @@ from farthing.evm.signatures import (
     split_signature,
 )
 
+keys = KeyAPI()
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 secrets = st.integers(1, ORDER - 1).map(lambda number: number.to_bytes(32, "big"))
 digests = st.binary(min_size=32, max_size=32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import rlp as oracle
+import rlp as oracle  # type: ignore[import-untyped]
 from eth_account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
