@@ -81,7 +81,7 @@ def test_what_is_public_says_what_it_is(path: Path) -> None:
 
 # Money is integers and Decimal. Seconds and rates may be floats; what has one of these words in its name may not.
 MONEY = re.compile(
-    r"amount|price|value|fee|wei|balance|atomic|spent|budget|total|cost|charge|usdc|money|decimal", re.IGNORECASE
+    r"amount|price|fee|wei|balance|atomic|spent|budget|total|cost|charge|usdc|money|decimal", re.IGNORECASE
 )
 DURATION = re.compile(r"(?i)second|timeout|quality|ratio")
 

@@ -121,6 +121,9 @@ def unpack_header(value: str | bytes, *, what: str) -> bytes:
     if len(value) > HEADER_MAX_BYTES:
         message = f"{what}: {len(value)} bytes; the limit is {HEADER_MAX_BYTES}"
         raise RemoteProtocolError(message)
+    if len(value) % 4:  # the strict mode of binascii forgives padding beyond what is needed
+        message = f"{what}: not base64 ({len(value)} characters are no multiple of 4)"
+        raise RemoteProtocolError(message)
     try:
         return binascii.a2b_base64(value, strict_mode=True)
     except ValueError as error:  # binascii.Error, and text that is not ASCII

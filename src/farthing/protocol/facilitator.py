@@ -29,7 +29,7 @@ DUPLICATE_SETTLEMENT = "duplicate_settlement"
 HTTP_OK = 200
 HTTP_CLIENT_ERRORS = range(400, 500)
 # Request time-out, too early, too many requests: the settlement was not judged, so nothing is known.
-_NOT_JUDGED = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
+NOT_JUDGED = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
 
 
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
@@ -140,7 +140,7 @@ def read_settlement(status: int, body: bytes) -> Outcome:
         return Settled(response)
     reason = response.error_reason or ""
     message = response.error_message or ""
-    judged = status == HTTP_OK or (status in HTTP_CLIENT_ERRORS and status not in _NOT_JUDGED)
+    judged = status == HTTP_OK or (status in HTTP_CLIENT_ERRORS and status not in NOT_JUDGED)
     if not judged or reason in ("", SETTLEMENT_PENDING, "unexpected_settle_error"):
         return Unknown(reason or "unexpected_settle_error", message, response.transaction)
     return Refused(reason, message, response.transaction, response.payer or "")
