@@ -1,0 +1,24 @@
+"""The buyer as flows and data: policy, choice, journal's effects, and the two flows of a purchase.
+
+The object that joins them with the world is `farthing.clients.Buyer`.
+"""
+
+from __future__ import annotations
+
+from farthing.buyer.policy import Policy
+from farthing.buyer.purchase import PaidRequest, PaymentDemand, RequestFacts, Terms, describe_request, prepare
+from farthing.buyer.verdict import NoAnswer, PaidAnswer, Receipt, conclude
+
+__all__ = [
+    "NoAnswer",
+    "PaidAnswer",
+    "PaidRequest",
+    "PaymentDemand",
+    "Policy",
+    "Receipt",
+    "RequestFacts",
+    "Terms",
+    "conclude",
+    "describe_request",
+    "prepare",
+]

@@ -1,0 +1,227 @@
+"""The buyer that all doors share: signer, policy and journal joined, and one purchase's way through a door."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from farthing.buyer.events import Concluded, Event, Offered, Paying, Signing
+from farthing.buyer.journal import Reserve
+from farthing.buyer.policy import Policy
+from farthing.buyer.purchase import (
+    PaidRequest,
+    PaymentDemand,
+    RequestFacts,
+    Terms,
+    prepare,
+    read_demand,
+)
+from farthing.buyer.verdict import NoAnswer, PaidAnswer, Receipt, conclude
+from farthing.errors import BodyNotReplayable, ConfigError, FarthingError, PaymentError
+from farthing.evm.signing import Signer, SignTypedData
+from farthing.flow import Effect, Flow, drive, drive_async
+from farthing.mechanisms.exact_evm import ExactEvmBuyer
+from farthing.mechanisms.interface import BuyerMechanism
+from farthing.mechanisms.registry import Registry
+from farthing.networks import KNOWN, Networks
+from farthing.protocol.http import PAYMENT_SIGNATURE
+from farthing.world.journal import Journal
+from farthing.world.keys import signer_handlers
+from farthing.world.performers import Performer, system_handlers
+
+_log: Final = logging.getLogger("farthing.buyer")
+
+# Of a 402's body, what tells version 1 from no x402 at all. The rest isn't read.
+DEMAND_BODY_MAX_BYTES: Final = 65_536
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Buyer:
+    """Pays within a policy and keeps a journal. One buyer serves any number of clients and threads.
+
+    Args:
+        signer: signs for the paying account (`signer_from_env`, `signer_from_file`, or one of your own).
+        policy: what may be paid. The default policy pays nothing until it names a network.
+        journal: the journal's file, or a `Journal` that several buyers share.
+        networks: the table of networks and tokens; `KNOWN.with_token(…)` knows more.
+        mechanisms: the schemes that it can pay; by default `exact` on EVM networks.
+        watch: is told each step of a purchase (`farthing.buyer.events`), in the thread or loop where it happens.
+
+    Raises `ConfigError` for a network without a token that we know, and `StoreError` for a journal that can't be opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        policy: Policy,
+        journal: Journal | str | Path,
+        networks: Networks = KNOWN,
+        mechanisms: Iterable[BuyerMechanism] | None = None,
+        watch: Callable[[Event], object] | None = None,
+    ) -> None:
+        """Join the parts; the class says what each is."""
+        policy.check_against(networks)
+        faces: Iterable[BuyerMechanism] = (ExactEvmBuyer(networks),) if mechanisms is None else mechanisms
+        self.policy = policy
+        self.terms = Terms(policy, Registry(faces), networks, signer.address)
+        self._owns_journal = not isinstance(journal, Journal)
+        self.journal = journal if isinstance(journal, Journal) else Journal(journal)
+        self.performer = Performer({**system_handlers(), **signer_handlers(signer), **self.journal.handlers()})
+        self._watch = watch
+
+    def __repr__(self) -> str:
+        """Name the account and the journal; the signer stays unseen."""
+        return f"Buyer(payer={self.payer!r}, policy={self.policy!r}, journal={self.journal!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def payer(self) -> str:
+        """The address that pays, as EIP-55 text."""
+        return self.terms.payer
+
+    def close(self) -> None:
+        """Close the journal, where this buyer opened it."""
+        if self._owns_journal:
+            self.journal.close()
+
+    def tell(self, event: Event) -> None:
+        """Tell the watcher. An error of the watcher's is logged and stops nothing."""
+        if self._watch is None:
+            return
+        try:
+            self._watch(event)
+        except Exception:
+            _log.exception("the buyer's watcher failed")
+
+    @property
+    def watched(self) -> bool:
+        """Tell whether there is a watcher."""
+        return self._watch is not None
+
+
+class Exchange:
+    """One purchase on its way through a door: a context manager around the paid request.
+
+        with Exchange(buyer, facts) as exchange:
+            paid = exchange.blocking(exchange.pay(demand))
+            …send the request again with `paid.header`…
+            receipt = exchange.blocking(exchange.conclude(answer))
+
+    However it is left, the journal knows: what was sent and not concluded is unknown.
+    """
+
+    def __init__(self, buyer: Buyer, request: RequestFacts) -> None:
+        """Begin; nothing is decided yet."""
+        self._buyer = buyer
+        self._request = request
+        self._paid: PaidRequest | None = None
+        # What the journal takes for alive on our account, and whether its end is on record.
+        self._purchase_id = ""
+        self._concluded = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._purchase_id and not self._concluded:
+            # Cut somewhere between the reservation and the verdict. What cut it is being told already.
+            with contextlib.suppress(FarthingError):
+                self._buyer.journal.abandon(self._purchase_id)
+        elif self._purchase_id:
+            self._buyer.journal.end(self._purchase_id)
+        if isinstance(error, FarthingError):
+            self._buyer.tell(Concluded(self._request, error))
+
+    def blocking(self, flow: Flow[T]) -> T:
+        """Drive one of the flows below, blocking."""
+        return drive(flow, self._perform)
+
+    async def awaiting(self, flow: Flow[T]) -> T:
+        """Drive one of the flows below, awaiting."""
+        return await drive_async(flow, self._perform_async)
+
+    def pay(self, demand: PaymentDemand) -> Flow[PaidRequest]:
+        """From a 402 to a payment on record; see `farthing.buyer.prepare` for the errors."""
+        if self._buyer.watched:
+            with contextlib.suppress(FarthingError):
+                self._buyer.tell(Offered(self._request, read_demand(demand)))
+        paid = yield from prepare(self._buyer.terms, self._request, demand)
+        self._purchase_id = paid.purchase_id
+        self._buyer.journal.begin(paid.purchase_id)
+        self._paid = paid
+        self._buyer.tell(Paying(self._request, paid))
+        return paid
+
+    def conclude(self, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
+        """From the answer to a receipt; raises `PaymentRefused` or `PaymentUnknown`."""
+        if self._paid is None:
+            message = "conclude() comes after pay()"
+            raise RuntimeError(message)
+        try:
+            receipt = yield from conclude(self._paid, answer)
+        except PaymentError:
+            # The verdict is on record; other errors (of the journal itself) leave it open.
+            self._concluded = True
+            raise
+        self._concluded = True
+        self._buyer.tell(Concluded(self._request, receipt))
+        return receipt
+
+    def _perform(self, effect: Effect[R]) -> R:
+        self._note(effect)
+        return self._buyer.performer.blocking(effect)
+
+    async def _perform_async(self, effect: Effect[R]) -> R:
+        self._note(effect)
+        return await self._buyer.performer.awaiting(effect)
+
+    def _note(self, effect: Effect[Any]) -> None:
+        if isinstance(effect, Reserve):
+            # From here on the journal takes the purchase for alive, until we say that we are done.
+            self._purchase_id = effect.purchase_id
+        elif isinstance(effect, SignTypedData) and self._buyer.watched:
+            self._buyer.tell(Signing(self._request, effect.message.to_json()))
+
+
+def refuse_own_header(names: Iterable[str]) -> None:
+    """Refuse a request that brings a payment of its own: two hands on one purse."""
+    if any(name.upper() == PAYMENT_SIGNATURE for name in names):
+        message = (
+            f"The request has a {PAYMENT_SIGNATURE} header already; the paying transport sets it, so leave it out."
+        )
+        raise ConfigError(message)
+
+
+def demand_of(header: str | None, body: bytes, encoding: str) -> PaymentDemand:
+    """Describe a 402 to the buyer: its header, and its body as far as it was read (`encoding`: Content-Encoding)."""
+    if encoding.lower() in {"gzip", "x-gzip"}:
+        # 32: the wrapper is detected. Bounded, so that a small body can't become a large one.
+        with contextlib.suppress(zlib.error):
+            body = zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(body, DEMAND_BODY_MAX_BYTES)
+    return PaymentDemand(header, body)
+
+
+def not_replayable(kind: str) -> BodyNotReplayable:
+    """Say that a body can't be sent a second time, and how it could."""
+    return BodyNotReplayable(
+        f"The seller wants a payment, and the request's body ({kind}) can be sent only once.",
+        reason="body_not_replayable",
+        advice="Nothing was paid. Send the body as bytes, so that it can be sent again with the payment.",
+    )

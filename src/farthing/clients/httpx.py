@@ -1,0 +1,296 @@
+"""The door for httpx2 and httpx, synchronous and asynchronous: a transport that pays.
+
+    client = httpx2.Client(transport=PayingTransport(buyer), timeout=60)
+    client = httpx2.AsyncClient(transport=PayingTransport(buyer), timeout=60)
+
+A transport sees every hop and every error, which an `Auth` does not. Which library it serves is seen from the request,
+so that nothing but the user's own library is imported. The asynchronous face runs on asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from farthing.buyer import NoAnswer, PaidAnswer, PaidRequest, PaymentDemand, Receipt, RequestFacts, describe_request
+from farthing.clients.buyer import (
+    DEMAND_BODY_MAX_BYTES,
+    Buyer,
+    Exchange,
+    demand_of,
+    not_replayable,
+    refuse_own_header,
+)
+from farthing.errors import ConfigError
+from farthing.protocol.http import PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, STATUS_PAYMENT_REQUIRED
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    class _Transports(httpx2.BaseTransport, httpx2.AsyncBaseTransport, httpx.BaseTransport, httpx.AsyncBaseTransport):
+        """What the transport is to a type checker; the clients ask for no base class."""
+
+else:
+    _Transports = object
+
+# What a paid request whose caller was cancelled may still take: an answer tells what became of the money, and the
+# client's own time-outs end it sooner.
+ABANDONED_MAX_SECONDS: Final = 60.0
+# What closing waits for such requests.
+CLOSE_MAX_SECONDS: Final = 5.0
+
+_RECEIPT: Final = "farthing.receipt"
+_LIBRARIES: Final = ("httpx2", "httpx")
+
+
+class PayingTransport(_Transports):
+    """Sends requests, and pays where a 402 asks for it and the buyer's policy allows it.
+
+    `inner` is the transport that it sends with: one of the same library and manner as the client (its options for
+    proxies, certificates, HTTP/2 and limits belong there). By default the library's own.
+
+    Raises, besides the library's errors for the unpaid request, the errors of `farthing.errors.PaymentError`. A 402 is
+    never returned. An answer that redirects after a payment is returned and not followed, whatever the client says.
+    """
+
+    def __init__(self, buyer: Buyer, *, inner: Any = None) -> None:
+        """Pay with `buyer`, send with `inner`."""
+        self._buyer = buyer
+        self._inner = inner
+        self._own: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    def handle_request(self, request: Any) -> Any:
+        """Send `request`; where a 402 comes back, pay and send it again."""
+        inner = self._transport(request, "HTTPTransport")
+        refuse_own_header(request.headers)
+        response = inner.handle_request(request)
+        if response.status_code != STATUS_PAYMENT_REQUIRED:
+            return response
+        body = _read_some(request, response)
+        facts = _facts(request)
+        with Exchange(self._buyer, facts) as exchange:
+            paid = exchange.blocking(exchange.pay(_demand(response, body)))
+            try:
+                answer = inner.handle_request(_with_payment(request, paid))
+            except Exception as error:
+                # Any error at all: the payload may have left.
+                return _raise_from(error, lambda: exchange.blocking(exchange.conclude(_no_answer(error))))
+            try:
+                receipt = exchange.blocking(exchange.conclude(_answer(answer)))
+            except BaseException:
+                answer.close()
+                raise
+            return _handed_over(answer, receipt)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send `request`; where a 402 comes back, pay and send it again, in a task that outlives its caller."""
+        inner = self._transport(request, "AsyncHTTPTransport")
+        refuse_own_header(request.headers)
+        response = await inner.handle_async_request(request)
+        if response.status_code != STATUS_PAYMENT_REQUIRED:
+            return response
+        body = await _read_some_async(request, response)
+        facts = _facts(request)
+        task = _task(self._purchase(inner, request, facts, _demand(response, body)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The caller is gone. Between signature and verdict nothing is cut; then the answer is put away.
+            self._outlive(task)
+            raise
+
+    async def _purchase(self, inner: Any, request: Any, facts: RequestFacts, demand: PaymentDemand) -> Any:
+        with Exchange(self._buyer, facts) as exchange:
+            paid = await exchange.awaiting(exchange.pay(demand))
+            try:
+                answer = await inner.handle_async_request(_with_payment(request, paid))
+            except Exception as error:
+                # As above. (An error raised in `except` names its cause by itself; `from` says that it is meant.)
+                try:
+                    return await exchange.awaiting(exchange.conclude(_no_answer(error)))
+                except Exception as unknown:
+                    raise unknown from error
+            try:
+                receipt = await exchange.awaiting(exchange.conclude(_answer(answer)))
+            except BaseException:
+                await answer.aclose()
+                raise
+            return _handed_over(answer, receipt)
+
+    def _outlive(self, task: asyncio.Task[Any]) -> None:
+        async def put_away() -> None:
+            with contextlib.suppress(Exception):  # it is on record, and nobody is left to hear of it
+                answer = await asyncio.wait_for(task, ABANDONED_MAX_SECONDS)
+                await answer.aclose()
+
+        keeper = asyncio.ensure_future(put_away())
+        self._tasks.add(keeper)
+        keeper.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Close the transports that it sends with."""
+        for each in self._inners():
+            if hasattr(each, "close"):
+                each.close()
+
+    async def aclose(self) -> None:
+        """Wait a little for paid requests whose caller is gone, and close the transports that it sends with."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_MAX_SECONDS)
+        for each in self._inners():
+            if hasattr(each, "aclose"):
+                await each.aclose()
+
+    def _inners(self) -> list[Any]:
+        return [*self._own.values(), *([] if self._inner is None else [self._inner])]
+
+    def _transport(self, request: Any, kind: str) -> Any:
+        if self._inner is not None:
+            return self._inner
+        library = _library(type(request))
+        key = f"{library.__name__}.{kind}"
+        found = self._own.get(key)
+        if found is None:
+            with self._lock:
+                found = self._own.setdefault(key, getattr(library, kind)())
+        return found
+
+
+def receipt_of(response: Any) -> Receipt | None:
+    """What was paid for this response, or None where nothing was."""
+    receipt: Receipt | None = response.extensions.get(_RECEIPT)
+    return receipt
+
+
+def _handed_over(answer: Any, receipt: Receipt) -> Any:
+    """Make the answer the caller's: with its receipt, still streaming, and not to be redirected."""
+    if answer.has_redirect_location:
+        answer = _held_class(type(answer))(
+            answer.status_code, headers=answer.headers, stream=answer.stream, extensions=answer.extensions
+        )
+    answer.extensions[_RECEIPT] = receipt
+    return answer
+
+
+@lru_cache(maxsize=len(_LIBRARIES))
+def _held_class(response_class: type[Any]) -> type[Any]:
+    # The clients ask the response whether to follow it, so the response says no (SAFETY B5). Status and Location stay.
+    return type("PaidRedirect", (response_class,), {"has_redirect_location": property(lambda _self: False)})
+
+
+@lru_cache(maxsize=8)
+def _library(request_class: type[Any]) -> ModuleType:
+    for each in request_class.__mro__:
+        name = each.__module__.partition(".")[0]
+        if name in _LIBRARIES:
+            return importlib.import_module(name)
+    message = f"PayingTransport serves httpx2 and httpx, not {request_class.__module__}."
+    raise ConfigError(message)
+
+
+def _facts(request: Any) -> RequestFacts:
+    stream = request.stream
+    if not isinstance(stream, _library(type(request)).ByteStream):
+        raise not_replayable(type(stream).__name__)
+    return describe_request(request.method, str(request.url), b"".join(stream))
+
+
+def _with_payment(request: Any, paid: PaidRequest) -> Any:
+    # A request of its own: the client builds redirects from the one that it knows, which never has our header.
+    return type(request)(
+        request.method,
+        request.url,
+        headers=[*request.headers.raw, (PAYMENT_SIGNATURE.encode(), paid.header.encode())],
+        stream=request.stream,
+        extensions=request.extensions,
+    )
+
+
+def _demand(response: Any, body: bytes) -> PaymentDemand:
+    headers = response.headers
+    return demand_of(headers.get(PAYMENT_REQUIRED), body, headers.get("Content-Encoding", ""))
+
+
+def _answer(response: Any) -> PaidAnswer:
+    headers = response.headers
+    return PaidAnswer(response.status_code, headers.get(PAYMENT_RESPONSE), headers.get(PAYMENT_REQUIRED))
+
+
+def _no_answer(error: Exception) -> NoAnswer:
+    return NoAnswer(type(error).__name__)
+
+
+def _raise_from(error: Exception, conclude: Callable[[], Any]) -> Any:
+    try:
+        return conclude()
+    except Exception as unknown:
+        raise unknown from error
+
+
+def _read_some(request: Any, response: Any) -> bytes:
+    # Read to its end, within bounds, so that the connection serves the paid request too.
+    seen = b""
+    try:
+        with contextlib.suppress(_library(type(request)).TransportError):
+            for chunk in response.stream:
+                seen += chunk
+                if len(seen) > DEMAND_BODY_MAX_BYTES:
+                    break
+    finally:
+        response.close()
+    return seen[:DEMAND_BODY_MAX_BYTES]
+
+
+async def _read_some_async(request: Any, response: Any) -> bytes:
+    seen = b""
+    try:
+        with contextlib.suppress(_library(type(request)).TransportError):
+            async for chunk in response.stream:
+                seen += chunk
+                if len(seen) > DEMAND_BODY_MAX_BYTES:
+                    break
+    finally:
+        await response.aclose()
+    return seen[:DEMAND_BODY_MAX_BYTES]
+
+
+def _task(purchase: Any) -> asyncio.Task[Any]:
+    try:
+        return asyncio.get_running_loop().create_task(purchase)
+    except RuntimeError:
+        purchase.close()
+        message = "Paying asynchronously needs asyncio; under trio, pay from a thread with the synchronous client."
+        raise ConfigError(message) from None

@@ -1,0 +1,143 @@
+"""The door for requests: an adapter that pays.
+
+session = paying_session(buyer)
+session.get("https://api.example.com/report", timeout=60)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import BaseAdapter, HTTPAdapter
+
+from farthing.buyer import NoAnswer, PaidAnswer, Receipt, RequestFacts, describe_request
+from farthing.clients.buyer import (
+    DEMAND_BODY_MAX_BYTES,
+    Buyer,
+    Exchange,
+    demand_of,
+    not_replayable,
+    refuse_own_header,
+)
+from farthing.protocol.http import PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, STATUS_PAYMENT_REQUIRED
+
+
+class PaidRedirect(requests.Response):
+    """A redirect that came for a payment: returned, and not followed, whatever the session says (SAFETY B5)."""
+
+    @property
+    def is_redirect(self) -> bool:
+        """Keep the session from following it. Status and Location stay."""
+        return False
+
+
+class PayingAdapter(BaseAdapter):
+    """Sends requests, and pays where a 402 asks for it and the buyer's policy allows it.
+
+    `inner` is the adapter that it sends with (retries, pools and certificates belong there).
+
+    Raises, besides requests' errors for the unpaid request, the errors of `farthing.errors.PaymentError`. A 402 is
+    never returned.
+    """
+
+    def __init__(self, buyer: Buyer, *, inner: BaseAdapter | None = None) -> None:
+        """Pay with `buyer`, send with `inner`."""
+        super().__init__()
+        self._buyer = buyer
+        self._inner = HTTPAdapter() if inner is None else inner
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002 - requests' own signature
+        timeout: Any = None,
+        verify: bool | str = True,  # noqa: FBT001, FBT002
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """Send `request`; where a 402 comes back, pay and send it again."""
+        options: dict[str, Any] = {
+            "stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies
+        }  # fmt: skip
+        refuse_own_header(request.headers)
+        response = self._inner.send(request, **options)
+        if response.status_code != STATUS_PAYMENT_REQUIRED:
+            return response
+        headers = response.headers
+        demand = demand_of(headers.get(PAYMENT_REQUIRED), _read_some(response), headers.get("Content-Encoding", ""))
+        with Exchange(self._buyer, _facts(request)) as exchange:
+            paid = exchange.blocking(exchange.pay(demand))
+            again = request.copy()
+            again.headers[PAYMENT_SIGNATURE] = paid.header
+            try:
+                answer = self._inner.send(again, **options)
+            except Exception as error:
+                # Any error at all: the payload may have left.
+                try:
+                    exchange.blocking(exchange.conclude(NoAnswer(type(error).__name__)))
+                except Exception as unknown:
+                    raise unknown from error
+                raise
+            # The caller's own request: the payment is in no copy that is kept.
+            answer.request = request
+            try:
+                receipt = exchange.blocking(exchange.conclude(_answer(answer)))
+            except BaseException:
+                answer.close()
+                raise
+            return _handed_over(answer, receipt)
+
+    def close(self) -> None:
+        """Close the adapter that it sends with."""
+        self._inner.close()
+
+
+def paying_session(buyer: Buyer, *, session: requests.Session | None = None) -> requests.Session:
+    """Give a session that pays, or make `session` pay."""
+    session = requests.Session() if session is None else session
+    adapter = PayingAdapter(buyer)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def receipt_of(response: requests.Response) -> Receipt | None:
+    """What was paid for this response, or None where nothing was."""
+    return getattr(response, "farthing_receipt", None)
+
+
+def _handed_over(answer: requests.Response, receipt: Receipt) -> requests.Response:
+    if answer.is_redirect:
+        held = PaidRedirect()
+        held.__dict__.update(answer.__dict__)
+        answer = held
+    answer.__dict__["farthing_receipt"] = receipt
+    return answer
+
+
+def _facts(request: requests.PreparedRequest) -> RequestFacts:
+    body = request.body
+    if isinstance(body, str):
+        body = body.encode()
+    if body is not None and not isinstance(body, bytes):
+        raise not_replayable(type(body).__name__)
+    return describe_request(request.method or "", request.url or "", body or b"")
+
+
+def _answer(response: requests.Response) -> PaidAnswer:
+    headers = response.headers
+    return PaidAnswer(response.status_code, headers.get(PAYMENT_RESPONSE), headers.get(PAYMENT_REQUIRED))
+
+
+def _read_some(response: requests.Response) -> bytes:
+    # Read to its end, within bounds, so that the connection serves the paid request too.
+    try:
+        seen: bytes = response.raw.read(DEMAND_BODY_MAX_BYTES, decode_content=False)
+    except (urllib3.exceptions.HTTPError, OSError):
+        seen = b""
+    finally:
+        response.close()
+    return seen
