@@ -197,10 +197,15 @@ class Chain:
         def succeeds(gas: int) -> bool:
             return not self._simulate(state, msgspec.structs.replace(request, gas=gas)).error
 
-        low = outcome.gas_used - 1
-        # One well-aimed guess ends most searches.
-        guess = (outcome.gas_used + outcome.gas_refund + _CALL_STIPEND) * _FORWARDED_DENOMINATOR // _FORWARDED_NUMERATOR
-        high = guess if guess < ceiling and succeeds(guess) else ceiling
+        # What was used is enough for most calls, and a well-aimed guess above it for most others; then it is a search.
+        needed = outcome.gas_used + outcome.gas_refund
+        aimed = (needed + _CALL_STIPEND) * _FORWARDED_DENOMINATOR // _FORWARDED_NUMERATOR
+        low, high = outcome.gas_used - 1, ceiling
+        for guess in (needed, aimed):
+            if guess < ceiling and succeeds(guess):
+                high = guess
+                break
+            low = max(low, min(guess, ceiling - 1))
         while low + 1 < high and high - low > high // _ESTIMATE_TOLERANCE_DENOMINATOR:
             middle = (low + high) // 2
             if succeeds(middle):

@@ -1,0 +1,349 @@
+"""The watcher: one look at the chain for everything that is pending, and what it showed, recorded in one commit.
+
+It follows payments by their identity: our own transaction's receipt is only the first place to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from farthing.errors import FarthingError, NodeUnavailable
+from farthing.facilitator.chain import (
+    Head,
+    Receipt,
+    block_call,
+    count_call,
+    read_count,
+    read_final_head,
+    read_head,
+    read_receipt,
+    receipt_call,
+)
+from farthing.facilitator.judge import Release, Verdict, judge_other, judge_own
+from farthing.facilitator.states import CONFIRMED, IN_BATCH, MINED, SENT
+from farthing.facilitator.store import (
+    ChainRecorded,
+    Confirmed,
+    FindRecords,
+    LoadDone,
+    LoadOpenPayments,
+    Mined,
+    OutboxEntry,
+    PaymentRecord,
+    RecordChain,
+    Refused,
+)
+from farthing.flow import Now
+from farthing.services.facilitator.lane import Lane
+from farthing.services.facilitator.submitter import Submitter
+
+# Receipts in one look; the oldest transactions come first, since the later ones wait for them.
+RECEIPTS_MAX: Final = 500
+# Blocks that are compared with the chain's in one go.
+BLOCKS_MAX: Final = 1_000
+# Payments whose evidence is looked for in one look: four calls each.
+EVIDENCE_MAX: Final = 50
+# A nonce that is used on chain while none of its versions has a receipt is somebody else's after so many blocks: one
+# node of several may know the block and not yet the receipt.
+FOREIGN_BLOCKS: Final = 3
+# The pace of looks while something is pending: from a fortieth of the block time up to half of it.
+_LOOK_MIN_SECONDS: Final = 0.01
+_LOOK_MAX_SECONDS: Final = 2.0
+_LOOK_FACTOR: Final = 1.5
+# Blocks are compared for finality this often, in seconds; nobody waits for it.
+_FINALITY_SECONDS: Final = 5
+
+
+class _Seen:
+    """What one look gathers before it is recorded."""
+
+    def __init__(self) -> None:
+        self.mined: list[Mined] = []
+        self.finished: list[Mined] = []
+        self.dropped: list[int] = []
+        self.confirmed: list[Confirmed] = []
+        self.refused: list[Refused] = []
+        self.released: list[str] = []
+        # Members that their own transaction did not spend.
+        self.unspent: list[str] = []
+
+
+class Watcher:
+    """Follows the payments and transactions of one lane on chain."""
+
+    def __init__(self, lane: Lane, submitter: Submitter) -> None:
+        """Watch for `lane`; `submitter` reloads the outbox when blocks were lost."""
+        self._lane = lane
+        self._submitter = submitter
+        # Nonces that the chain counts as used without a receipt of ours, and the height at which that showed first.
+        self._suspects: dict[int, int] = {}
+        self._finality_at = 0
+
+    async def run(self) -> None:
+        """Look until the lane is closed: often while something is pending, seldom otherwise."""
+        lane = self._lane
+        shortest = min(max(lane.block_time_seconds / 40, _LOOK_MIN_SECONDS), _LOOK_MAX_SECONDS)
+        longest = min(max(lane.block_time_seconds / 2, shortest), _LOOK_MAX_SECONDS)
+        delay = shortest
+        while not lane.closing:
+            try:
+                if lane.lease is not None:
+                    await self.look()
+            except NodeUnavailable as error:
+                lane.log.warning("node unavailable", error=str(error))
+                lane.metrics.node_errors.labels(lane.network).inc()
+            except FarthingError as error:
+                lane.log.error("the watcher can't work", error=str(error))
+            pending = bool(lane.entries or lane.lingering)
+            if lane.look.is_set():
+                delay = shortest
+            await lane.wait(lane.look, delay if pending else lane.pace.idle_seconds)
+            delay = min(delay * _LOOK_FACTOR, longest) if pending else shortest
+
+    async def look(self) -> None:
+        """Look at the chain once, in one batch, and record what it showed."""
+        lane = self._lane
+        entries = sorted(lane.entries.values(), key=lambda entry: entry.nonce)
+        hashes = [(entry, version.hash) for entry in entries for version in entry.versions][:RECEIPTS_MAX]
+        before = lane.head
+        answers = await lane.ask(
+            block_call("latest"),
+            block_call("finalized"),
+            count_call(lane.wallet),
+            block_call("latest" if before is None else before.number),
+            *(receipt_call(hash_) for _, hash_ in hashes),
+        )
+        head, behind = read_head(answers[0]), read_head(answers[3])
+        if head is None:
+            message = "The node has no latest block."
+            raise NodeUnavailable(message)
+        if before is not None and (behind is None or behind.hash != before.hash):
+            lane.log.warning("blocks were lost", height=before.number)
+            lane.recheck = True
+        lane.final = read_final_head(answers[1])
+        lane.base_fee_wei = head.base_fee_wei
+        receipts: dict[int, Receipt] = {}
+        for (entry, _), answer in zip(hashes, answers[4:], strict=True):
+            receipt = read_receipt(answer)
+            if receipt is not None:
+                receipts[entry.nonce] = receipt
+        await self._record(head, entries, receipts, read_count(answers[2]), news=before is None or head != before)
+        lane.head = head
+        now_seconds: int = await lane.perform(Now())
+        if lane.recheck or now_seconds >= self._finality_at:
+            self._finality_at = now_seconds + _FINALITY_SECONDS
+            await self.compare_blocks()
+
+    async def _record(
+        self, head: Head, entries: list[OutboxEntry], receipts: dict[int, Receipt], count: int, *, news: bool
+    ) -> None:
+        lane = self._lane
+        seen = _Seen()
+        members = await lane.members(
+            each for entry in entries if entry.nonce in receipts for each in entry.members
+        )
+        for entry in entries:
+            receipt = receipts.get(entry.nonce)
+            if receipt is None:
+                self._without_receipt(entry, head, count, seen)
+                continue
+            self._suspects.pop(entry.nonce, None)
+            if head.number - receipt.block_number + 1 < lane.confirmations:
+                self._below_depth(entry, receipt, seen)
+                continue
+            seen.finished.append(receipt.mined(entry.nonce))
+            for payment_id in entry.members:
+                member = members.get(payment_id)
+                confirmed = member and judge_own(member.face, member.signed, payment_id, receipt)
+                if confirmed is not None:
+                    seen.confirmed.append(confirmed)
+                else:
+                    seen.unspent.append(payment_id)
+        await self._judge_by_identity(head, seen, news=news)
+        await self._commit(seen)
+        await self._stop_on_foreign(head)
+
+    def _without_receipt(self, entry: OutboxEntry, head: Head, count: int, seen: _Seen) -> None:
+        if entry.state == MINED and entry.block_number is not None and head.number >= entry.block_number:
+            seen.dropped.append(entry.nonce)
+        if entry.versions and count > entry.nonce:
+            self._suspects.setdefault(entry.nonce, head.number)
+            # Whoever used the nonce: what counts is what became of the members.
+            seen.unspent.extend(each for each in entry.members if each not in self._lane.lingering)
+
+    def _below_depth(self, entry: OutboxEntry, receipt: Receipt, seen: _Seen) -> None:
+        if entry.state != MINED:
+            seen.mined.append(receipt.mined(entry.nonce))
+        elif entry.block_hash != receipt.block_hash:
+            # In another block than before: SENT again, and MINED by the next look.
+            seen.dropped.append(entry.nonce)
+
+    # By the identity
+
+    async def _judge_by_identity(self, head: Head, seen: _Seen, *, news: bool) -> None:
+        """Find out by which transaction, if any, payments were spent that ours did not spend."""
+        lane = self._lane
+        fresh = await lane.perform(FindRecords(tuple(seen.unspent))) if seen.unspent else ()
+        lane.lingering.update({record.payment_id: record for record in fresh if record.state == IN_BATCH})
+        waiting = tuple(lane.lingering.values()) if news else fresh
+        records = [record for record in waiting if record.state == IN_BATCH][:EVIDENCE_MAX]
+        if not records:
+            return
+        members = await lane.members(record.payment_id for record in records)
+        asked = [
+            (record, members[record.payment_id], members[record.payment_id].face.evidence_calls(
+                members[record.payment_id].signed, from_block=record.recorded_block
+            ))
+            for record in records
+            if record.payment_id in members
+        ]
+        answers = await lane.ask(*(call for _, _, calls in asked for call in calls))
+        at = 0
+        for record, member, calls in asked:
+            some = answers[at : at + len(calls)]
+            at += len(calls)
+            try:
+                evidence = member.face.judge_evidence(member.signed, some)
+            except NodeUnavailable as error:
+                lane.log.warning("no evidence yet", payment_id=record.payment_id, error=str(error))
+                continue
+            verdict = judge_other(
+                record,
+                evidence,
+                head=head,
+                final=lane.final,
+                depth=lane.confirmations,
+                window_left_min_seconds=lane.desk.limits.window_left_min_seconds,
+            )
+            self._take(verdict, record, seen)
+
+    def _take(self, verdict: Verdict | None, record: PaymentRecord, seen: _Seen) -> None:
+        if isinstance(verdict, Confirmed):
+            seen.confirmed.append(verdict)
+        elif isinstance(verdict, Refused):
+            seen.refused.append(verdict)
+        elif isinstance(verdict, Release) and record.nonce not in self._in_flight(seen):
+            seen.released.append(record.payment_id)
+
+    def _in_flight(self, seen: _Seen) -> set[int]:
+        """Nonces of ours that may still be mined: a payment whose call may still go through is not built again."""
+        finished = {mined.nonce for mined in seen.finished}
+        return {nonce for nonce in self._lane.entries if nonce not in finished}
+
+    async def _stop_on_foreign(self, head: Head) -> None:
+        lane = self._lane
+        self._suspects = {nonce: height for nonce, height in self._suspects.items() if nonce in lane.entries}
+        foreign = [nonce for nonce, height in self._suspects.items() if head.number - height >= FOREIGN_BLOCKS]
+        if foreign and not lane.stopped:
+            await self._submitter.stop(f"Nonce {min(foreign)} was used by a transaction that is not ours.")
+
+    # Recording
+
+    async def _commit(self, seen: _Seen) -> None:
+        lane = self._lane
+        moved = RecordChain(
+            network=lane.network,
+            wallet=lane.wallet,
+            now_seconds=await lane.perform(Now()),
+            live=lane.waiting.live(each.payment_id for each in seen.confirmed),
+            mined=tuple(seen.mined),
+            finished=tuple(seen.finished),
+            dropped=tuple(seen.dropped),
+            confirmed=tuple(seen.confirmed),
+            released=tuple(seen.released),
+            refused=tuple(seen.refused),
+        )
+        if moved.empty:
+            return
+        recorded: ChainRecorded = await lane.perform(moved)
+        for mined in seen.finished:
+            lane.entries.pop(mined.nonce, None)
+        for mined in seen.mined:
+            self._set(mined.nonce, state=MINED, block_number=mined.block_number, block_hash=mined.block_hash)
+        for nonce in seen.dropped:
+            self._set(nonce, state=SENT, block_number=None, block_hash="")
+        self._tell(seen, recorded)
+
+    def _tell(self, seen: _Seen, recorded: ChainRecorded) -> None:
+        lane = self._lane
+        over = recorded.confirmed | recorded.refused
+        for confirmed in seen.confirmed:
+            if confirmed.payment_id in recorded.confirmed:
+                lane.metrics.settlements.labels(lane.network, "settled").inc()
+                lane.log.info(
+                    "settled",
+                    payment_id=confirmed.payment_id,
+                    transaction=confirmed.transaction,
+                    block_number=confirmed.block_number,
+                )
+        for refused in seen.refused:
+            if refused.payment_id in recorded.refused:
+                lane.metrics.settlements.labels(lane.network, "refused").inc()
+                lane.log.info("refused", payment_id=refused.payment_id, reason=refused.reason)
+        for payment_id in over | recorded.released:
+            lane.lingering.pop(payment_id, None)
+        if recorded.released:
+            lane.log.warning("the settling call failed; tried again", payments=sorted(recorded.released))
+            lane.work.set()
+        lane.waiting.resolve(over)
+        lane.forget(over)
+
+    def _set(self, nonce: int, **changes: Any) -> None:
+        entry = self._lane.entries.get(nonce)
+        if entry is not None:
+            self._lane.entries[nonce] = msgspec.structs.replace(entry, **changes)
+
+    # Lost blocks and final ones
+
+    async def compare_blocks(self) -> None:
+        """Compare the blocks of confirmed payments with the chain's: lost ones go back to work, finalised are final."""
+        lane = self._lane
+        above = -1 if lane.final is None else lane.final.number
+        confirmed = await lane.perform(LoadOpenPayments(lane.network, lane.wallet, CONFIRMED, BLOCKS_MAX))
+        done = await lane.perform(LoadDone(lane.network, lane.wallet, above, BLOCKS_MAX)) if lane.recheck else ()
+        if not lane.recheck:
+            confirmed = tuple(record for record in confirmed if (record.block_number or 0) <= above)
+        heights = sorted(_heights(confirmed) | _heights(done))[:BLOCKS_MAX]
+        answers = await lane.ask(*(block_call(height) for height in heights)) if heights else ()
+        blocks = {height: read_head(answer) for height, answer in zip(heights, answers, strict=True)}
+        # A height that the chain has not reached again decides nothing yet.
+        lane.recheck = lane.recheck and any(block is None for block in blocks.values())
+        lost = tuple(each.payment_id for each in confirmed if _is_lost(blocks, each.block_number, each.block_hash))
+        dropped = tuple(each.nonce for each in done if _is_lost(blocks, each.block_number, each.block_hash))
+        final = tuple(
+            each.payment_id
+            for each in confirmed
+            if (each.block_number or 0) <= above
+            and blocks.get(each.block_number or 0) is not None
+            and each.payment_id not in lost
+        )
+        if not (lost or dropped or final):
+            return
+        now_seconds: int = await lane.perform(Now())
+        await lane.perform(
+            RecordChain(
+                network=lane.network,
+                wallet=lane.wallet,
+                now_seconds=now_seconds,
+                lost=lost,
+                dropped=dropped,
+                final=final,
+            )
+        )
+        if lost or dropped:
+            lane.log.warning("blocks were lost; payments are back at work", payments=list(lost), nonces=list(dropped))
+            lane.metrics.lost.labels(lane.network).inc(len(lost))
+            await self._submitter.reload()
+            lane.work.set()
+
+
+def _heights(rows: Iterable[PaymentRecord] | Sequence[OutboxEntry]) -> set[int]:
+    return {row.block_number for row in rows if row.block_number is not None}
+
+
+def _is_lost(blocks: dict[int, Head | None], number: int | None, hash_: str) -> bool:
+    block = blocks.get(number) if number is not None else None
+    return block is not None and block.hash != hash_
