@@ -1,7 +1,8 @@
 """One background event loop a process, so that synchronous doors can reach asynchronous input and output.
 
 It starts on first use, in a daemon thread; a forked worker (gunicorn, uWSGI) gets one of its own; at exit it is
-stopped and closed, after the callbacks of `at_loop_close` have put away what lives on it.
+stopped as `asyncio.run` stops: tasks are cancelled, and asynchronous generators closed, which is how what lives on the
+loop puts itself away.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -42,7 +43,6 @@ class _Background:
 
 
 _background = _Background()
-_closers: list[Callable[[asyncio.AbstractEventLoop], Coroutine[Any, Any, None]]] = []
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
@@ -62,11 +62,6 @@ def run_blocking(coroutine: Coroutine[Any, Any, R]) -> R:
     except BaseException:
         future.cancel()  # without effect where the coroutine itself raised
         raise
-
-
-def at_loop_close(closer: Callable[[asyncio.AbstractEventLoop], Coroutine[Any, Any, None]]) -> None:
-    """Have `closer(loop)` awaited on the background loop before it closes, when the process ends."""
-    _closers.append(closer)
 
 
 def close_background_loop() -> None:
@@ -91,14 +86,11 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _put_away(loop: asyncio.AbstractEventLoop) -> None:
-    # What was under way is cancelled; what lives on the loop is closed.
     tasks = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task(loop)]
     for task in tasks:
         task.cancel()
     async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
         await asyncio.gather(*tasks, return_exceptions=True)
-        for closer in _closers:
-            await closer(loop)
         await loop.shutdown_asyncgens()
 
 

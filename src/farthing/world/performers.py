@@ -52,10 +52,10 @@ class Performer:
         if handler is None:
             raise _no_handler(effect)
         answer = handler(effect)
-        kind: type[Any] = type(answer)
-        if kind is CoroutineType:
+        waiting: object = answer  # narrowed apart, since what a handler promises is between it and its effect
+        if isinstance(waiting, CoroutineType):
             return cast("R", run_blocking(answer))
-        if issubclass(kind, Future):
+        if isinstance(waiting, Future):
             return cast("R", answer.result())
         return cast("R", answer)
 
@@ -65,10 +65,10 @@ class Performer:
         if handler is None:
             raise _no_handler(effect)
         answer = handler(effect)
-        kind: type[Any] = type(answer)
-        if kind is CoroutineType:
+        waiting: object = answer  # narrowed apart, since what a handler promises is between it and its effect
+        if isinstance(waiting, CoroutineType):
             return cast("R", await answer)
-        if issubclass(kind, Future):
+        if isinstance(waiting, Future):
             return cast("R", answer.result() if answer.done() else await asyncio.wrap_future(answer))
         return cast("R", answer)
 

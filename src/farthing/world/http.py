@@ -1,0 +1,212 @@
+"""Outgoing HTTP of the services and sellers: bounded in size, time and connections, without redirects or cookies.
+
+What goes wrong is told in two kinds, since after one of them a payment may have moved:
+
+```
+HttpTrouble
+├── RequestNotSent      no connection: not a byte of the request left this machine
+└── NoAnswer            the request may have arrived, and no whole answer came back
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import weakref
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from farthing.errors import ConfigError, FarthingError
+
+# A facilitator or a node on the other side of the world shakes hands in well under a second.
+CONNECT_TIMEOUT_SECONDS = 5.0
+# Connections at once, over all hosts: a process asks one facilitator and a few nodes; more wait for a free one.
+CONNECTIONS_MAX = 100
+# An idle connection is dropped before uvicorn's five seconds: one that the server closes while a request is under way
+# leaves a settlement unknown for nothing.
+KEEPALIVE_SECONDS = 3.0
+# Of an answer's status line and of each of its headers; what we ask has no use for more.
+HEADER_MAX_BYTES = 16_384
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+# RFC 9110, section 5.5: CR, LF and NUL end or break a field.
+_UNSENDABLE = re.compile(r"[\r\n\0]")
+
+
+class HttpTrouble(FarthingError):
+    """A request without a whole answer. The message names host and cause, never the path, which may hold a key."""
+
+
+class RequestNotSent(HttpTrouble):
+    """No connection came about (refused, no such host, TLS, time): the request did not leave this machine."""
+
+
+class NoAnswer(HttpTrouble):
+    """The request may have arrived; what came back was late, cut, too large or not HTTP."""
+
+
+class HttpAnswer(msgspec.Struct, frozen=True):
+    """A whole answer. `headers` are found by name in any case."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def media_type(self) -> str:
+        """The Content-Type without parameters, lower case; empty where there is none."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+class HttpClient:
+    """Sends requests over connections that are kept, one pool for each event loop that uses it.
+
+    A pool is closed by `aclose()`, or together with its loop. Safe to share between loops and threads.
+    """
+
+    def __init__(self) -> None:
+        """Open nothing yet: a pool belongs to the loop that asks first."""
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        timeout_seconds: float,
+        max_bytes: int,
+    ) -> HttpAnswer:
+        """Send one request and read its whole answer, whatever its status; a redirect is an answer like others.
+
+        Raises `RequestNotSent` or `NoAnswer` (also when the body is over `max_bytes`, or compressed unasked), and
+        `ConfigError` for a header that can't be sent.
+        """
+        host = origin_of(url)
+        sent = _checked(headers or {})
+        timeout = aiohttp.ClientTimeout(
+            total=timeout_seconds, connect=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS), ceil_threshold=float("inf")
+        )
+        try:
+            session = await self._session()
+            async with session.request(
+                method,
+                URL(url, encoded=True),
+                data=body or None,
+                headers=sent,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                return await _read(response, host, max_bytes)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise RequestNotSent(f"No connection to {host}: {_cause(error)}.") from None
+        except TimeoutError:
+            raise NoAnswer(f"No whole answer from {host} within {timeout_seconds:g} seconds.") from None
+        except aiohttp.InvalidURL:
+            raise ConfigError(f"The URL at {host} can't be read.") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NoAnswer(f"No whole answer from {host}: {_cause(error)}.") from None
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop. A later request opens new ones."""
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.keeper.aclose()
+
+    async def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            pool = self._pools[loop] = _Pool()
+            # A loop closes its asynchronous generators before it ends (`asyncio.run`, uvicorn), and so the session.
+            await anext(pool.keeper)
+        return pool.session
+
+
+class _Pool:
+    """A session and the generator that closes it."""
+
+    def __init__(self) -> None:
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEPALIVE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            max_line_size=HEADER_MAX_BYTES,
+            max_field_size=HEADER_MAX_BYTES,
+            trust_env=False,
+        )
+        self.keeper = _keep(self.session)
+
+
+async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await session.close()
+
+
+def _checked(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    for name, value in headers.items():
+        if _UNSENDABLE.search(name) or _UNSENDABLE.search(value):
+            raise ConfigError(f"The header {name[:40]!a} holds a line's end or another control character.")
+    return CIMultiDict({"Accept-Encoding": "identity", **headers})
+
+
+async def _read(response: aiohttp.ClientResponse, host: str, max_bytes: int) -> HttpAnswer:
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise NoAnswer(f"{host} sent a body in {encoding[:32]!r}, which was not asked for.")
+    parts: list[bytes] = []
+    size_bytes = 0
+    async for part in response.content.iter_any():
+        size_bytes += len(part)
+        if size_bytes > max_bytes:
+            response.close()
+            raise NoAnswer(f"{host} sent a body of more than {max_bytes} bytes.")
+        parts.append(part)
+    return HttpAnswer(response.status, response.headers, b"".join(parts))
+
+
+def origin_of(url: str) -> str:
+    """The part of a URL that may be shown: scheme, host and port. Paths, queries and user names hold keys."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "?"
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+def check_url(url: str, what: str) -> str:
+    """Hold a configured URL to http or https with a host and without user name or fragment. Raises `ConfigError`."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError for a port that is none
+    except ValueError as error:
+        raise ConfigError(f"The URL of {what} can't be read: {error}.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"The URL of {what} is like https://host/path; this one starts with {parts.scheme!r}.")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"The URL of {what} ({origin_of(url)}) holds a user name: credentials go into headers.")
+    if parts.fragment:
+        raise ConfigError(f"The URL of {what} ({origin_of(url)}) has a fragment, which is never sent: leave it out.")
+    return url
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine by name."""
+    host = (urlsplit(url).hostname or "").lower()
+    return host in LOOPBACK_HOSTS or host.startswith("127.") or host.endswith(".localhost")
+
+
+def _cause(error: BaseException) -> str:
+    """Name the trouble. aiohttp's own words may hold the whole URL, so only the system's are repeated."""
+    system: Any = getattr(error, "os_error", error)
+    words = getattr(system, "strerror", None)
+    name = type(error).__name__
+    return f"{name} ({words})" if isinstance(words, str) and "://" not in words else name
