@@ -1,0 +1,254 @@
+"""Admit: from a request to a verdict, before any work is done.
+
+The order (`docs/seller.md`): decode, match the offer that this route makes for this request, look the identity up
+(known: answer from its state), check the signature locally, have the facilitator verify, then claim. Nothing
+unverified is ever written, so that nobody can lock a payer out with junk.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from farthing.errors import ConfigError, FacilitatorUnavailable, RemoteProtocolError, StoreError
+from farthing.flow import Flow, Now
+from farthing.mechanisms.interface import SellerMechanism, SignedPayment
+from farthing.networks import KNOWN, Networks
+from farthing.protocol.codec import HEADER_MAX_BYTES, decode_payment
+from farthing.protocol.facilitator import Verify
+from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse
+from farthing.seller import known as known_payment
+from farthing.seller.answers import (
+    RETRY_AFTER_OUTAGE_SECONDS,
+    Answer,
+    bad_payment,
+    payment_required,
+    problem,
+)
+from farthing.seller.offers import Mismatch, Offered, match_offer, offers_for, payment_required_for
+from farthing.seller.payment import Payment
+from farthing.seller.request import Request
+from farthing.seller.settling import settle
+from farthing.seller.states import PaymentFlow, Relation, Reply, State
+from farthing.seller.store import Claim, Claimed, Known, LookUp, MakeClaim
+from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
+
+# A handler that runs longer may be taken for crashed; its claim is then lost, and it isn't settled.
+WORK_LEASE_SECONDS: Final = 300
+# Each look may find that another process moved the payment on in between; three moves are more than any race needs.
+_LOOKS_MAX: Final = 4
+# The facilitator could not judge (`specs`: unexpected_verify_error): an outage, whatever the status it came with.
+_NOT_JUDGED: Final = frozenset({"unexpected_verify_error", "unexpected_error"})
+
+Verdict: TypeAlias = Refuse | Serve | Deliver
+
+
+class Read(msgspec.Struct, frozen=True):
+    """A payment that was read, and the offer of ours that it is for."""
+
+    payment: PaymentPayload
+    signed: SignedPayment
+    requirements: PaymentRequirements
+    mechanism: SellerMechanism
+    offers: tuple[Offered, ...]
+
+
+def admit(request: Request, *, networks: Networks = KNOWN, servable: bool = True) -> Flow[Verdict]:
+    """Judge a request for a priced route. `servable` False asks for the offer alone (HEAD), paid or not."""
+    try:
+        offers = offers_for(request)
+    except ConfigError as error:
+        return Refuse(problem(500, "price-unusable", "The price can't be computed", str(error)))
+    if not request.payments or not servable:
+        return _offer(request, offers, "PAYMENT-SIGNATURE header is required", networks)
+    read = _read(request, offers, networks)
+    if isinstance(read, Refuse):
+        return read
+    try:
+        return (yield from _admit(request, read, networks))
+    except StoreError:
+        return Refuse(_outage("store-unavailable", "The seller's books can't be written now; nothing was charged."))
+
+
+def _offer(
+    request: Request,
+    offers: tuple[Offered, ...],
+    error: str,
+    networks: Networks,
+    settlement: SettlementResponse | None = None,
+) -> Refuse:
+    message = payment_required_for(request, offers, error)
+    return Refuse(payment_required(message, html=request.prefers_html, settlement=settlement, networks=networks))
+
+
+def _read(request: Request, offers: tuple[Offered, ...], networks: Networks) -> Read | Refuse:
+    """Decode the payment and match it to an offer, without asking anybody."""
+    if len(request.payments) > 1:
+        return Refuse(bad_payment("there is more than one PAYMENT-SIGNATURE header; send one payment", "$"))
+    header = request.payments[0].strip()
+    if len(header) > HEADER_MAX_BYTES:
+        detail = f"PAYMENT-SIGNATURE: {len(header)} bytes; the limit is {HEADER_MAX_BYTES}"
+        return Refuse(bad_payment(detail, "$"))
+    try:
+        payment = decode_payment(header)
+        matched = match_offer(payment, request, offers)
+        if isinstance(matched, Mismatch):
+            refusal = SettlementResponse(
+                success=False,
+                transaction="",
+                network=payment.accepted.network,
+                error_reason=matched.reason,
+                error_message=matched.message,
+            )
+            return _offer(request, offers, f"{matched.reason}: {matched.message}", networks, refusal)
+        signed = matched.mechanism.read(payment)
+    except RemoteProtocolError as error:
+        return Refuse(bad_payment(error.message, error.path))
+    return Read(payment, signed, matched.requirements, matched.mechanism, offers)
+
+
+def _admit(request: Request, read: Read, networks: Networks) -> Flow[Verdict]:
+    signed = read.signed
+    found = yield from LookUp(signed.payment_id)
+    for _ in range(_LOOKS_MAX):
+        if found is not None:
+            verdict = yield from _answer_known(request, read, found, networks)
+            if verdict is not None:
+                return verdict
+            found = yield from LookUp(signed.payment_id)
+            if found is not None and not _claimable(request, read, found):
+                continue
+        refused = yield from _verify(request, read, networks)
+        if refused is not None:
+            return refused
+        claimed = yield from _claim(request, read, found)
+        if isinstance(claimed, Serve | Deliver | Refuse):
+            return claimed
+        found = claimed
+    detail = "Another request with this payment is being served."
+    return Refuse(known_payment.in_progress(signed.payment_id, detail))
+
+
+def _claimable(request: Request, read: Read, found: Known) -> bool:
+    return known_payment.reply_to(found, relation_of(request, read.signed, found)) is Reply.CLAIM
+
+
+def relation_of(request: Request, signed: SignedPayment, found: Known) -> Relation:
+    """Say what this request has in common with the record that it met."""
+    if found.fingerprint != signed.fingerprint:
+        return Relation.OTHER_PAYMENT
+    return Relation.SAME if found.request_print == request.print else Relation.OTHER_REQUEST
+
+
+def _answer_known(request: Request, read: Read, found: Known, networks: Networks) -> Flow[Verdict | None]:
+    """Answer from the state of a known payment; None where it may be claimed, or where the state was moved on."""
+    now_seconds = yield from Now()
+    moved = yield from known_payment.move_on(found, now_seconds=now_seconds)
+    if moved:
+        return None
+    relation = relation_of(request, read.signed, found)
+    reply = known_payment.reply_to(found, relation)
+    if reply is Reply.CLAIM:
+        return None
+    if reply is Reply.OFFER:
+        return _offer(request, read.offers, "this payment was refused; its window is over", networks)
+    if reply in (Reply.DELIVER, Reply.RUN, Reply.PENDING):
+        ticket = ticket_for(request, read, epoch=found.epoch, now_seconds=now_seconds)
+        verdict = yield from known_payment.resume(ticket, found, reply, now_seconds=now_seconds)
+        return verdict
+    return Refuse(known_payment.refusal(found, reply))
+
+
+def _verify(request: Request, read: Read, networks: Networks) -> Flow[Refuse | None]:
+    """Check locally, then with the facilitator. None where nothing speaks against the payment."""
+    now_seconds = yield from Now()
+    signed = read.signed
+    refusal = read.mechanism.check(signed, read.requirements, now_seconds=now_seconds)
+    if refusal is not None:
+        return _refused(request, read, refusal.reason, refusal.message, networks)
+    try:
+        verdict = yield from Verify(read.payment, read.requirements)
+    except FacilitatorUnavailable:
+        return Refuse(_outage("facilitator-unavailable", "The payment can't be verified now; nothing was charged."))
+    if verdict.is_valid:
+        return None
+    reason = verdict.invalid_reason or ""
+    if reason in _NOT_JUDGED or reason == "":
+        return Refuse(_outage("facilitator-unavailable", "The payment can't be verified now; nothing was charged."))
+    return _refused(request, read, reason, verdict.invalid_message or "", networks)
+
+
+def _refused(request: Request, read: Read, reason: str, message: str, networks: Networks) -> Refuse:
+    settlement = SettlementResponse(
+        success=False,
+        transaction="",
+        network=read.signed.network,
+        error_reason=reason,
+        error_message=message or None,
+        payer=read.signed.payer,
+    )
+    text = f"{reason}: {message}" if message else reason
+    return _offer(request, read.offers, text, networks, settlement)
+
+
+def _claim(request: Request, read: Read, over: Known | None) -> Flow[Verdict | Known]:
+    """Claim the payment and say how to go on; or give what is known of it now, where somebody else was first."""
+    now_seconds = yield from Now()
+    route, signed = request.route, read.signed
+    upfront = route.payment_flow is PaymentFlow.UPFRONT
+    # Where nothing is on record between claim and settlement, a crash must leave SETTLING behind, never CLAIMED.
+    state = State.SETTLING if upfront or not route.store_response else State.CLAIMED
+    claim = Claim(
+        payment_id=signed.payment_id,
+        fingerprint=signed.fingerprint,
+        request_print=request.print,
+        state=state,
+        lease_until=now_seconds + WORK_LEASE_SECONDS,
+        valid_before=signed.valid_before,
+        flow=route.payment_flow,
+        idempotent=route.repeats_safely(request.method),
+        stores_response=route.store_response,
+        network=signed.network,
+        asset=signed.asset,
+        payer=signed.payer,
+        pay_to=signed.pay_to,
+        amount=signed.amount,
+        resource=request.url,
+        claimed_at=now_seconds,
+    )
+    answer = yield from MakeClaim(claim, over)
+    if not isinstance(answer, Claimed):
+        return answer
+    ticket = ticket_for(request, read, epoch=answer.epoch, now_seconds=now_seconds)
+    if not upfront:
+        return Serve(ticket)
+    return (yield from settle(ticket, State.SETTLING, None))
+
+
+def ticket_for(request: Request, read: Read, *, epoch: int, now_seconds: int) -> Ticket:
+    """Make the value that travels from admit to conclude."""
+    signed, route = read.signed, request.route
+    return Ticket(
+        payment=Payment(
+            payment_id=signed.payment_id,
+            payer=signed.payer,
+            pay_to=signed.pay_to,
+            amount=signed.amount,
+            asset=signed.asset,
+            network=signed.network,
+            requirements=read.requirements,
+        ),
+        payload=read.payment,
+        epoch=epoch,
+        flow=route.payment_flow,
+        idempotent=route.repeats_safely(request.method),
+        stores_response=route.store_response,
+        shared_cache=route.shared_cache,
+        admitted_at=now_seconds,
+    )
+
+
+def _outage(kind: str, detail: str) -> Answer:
+    title = "Payments can't be taken now"
+    return problem(503, kind, title, detail, retry_after_seconds=RETRY_AFTER_OUTAGE_SECONDS)

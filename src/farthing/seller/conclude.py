@@ -1,0 +1,86 @@
+"""Conclude: what follows the work. Held answers wait for their settlement; streamed ones are finished."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from farthing.errors import StoreError
+from farthing.flow import Flow, Now
+from farthing.seller.known import RUNS_MAX
+from farthing.seller.settling import SETTLE_LEASE_SECONDS, lost_lease, release, settle, unrecorded
+from farthing.seller.states import PaymentFlow, State
+from farthing.seller.store import Advance, LookUp, MarkDelivered, StoredResponse
+from farthing.seller.ticket import Refuse, Release, Ticket
+
+_SUCCESS: Final = range(200, 300)
+
+
+def succeeded(status: int) -> bool:
+    """Tell whether the work is to be charged: a 2xx. A redirect, a 304 or an error costs nothing."""
+    return status in _SUCCESS
+
+
+def conclude(ticket: Ticket, response: StoredResponse) -> Flow[Release | Refuse]:
+    """Record a held 2xx response, settle, and say what goes out (`authorization`).
+
+    The record and the intent to settle are one commit; a route that keeps no response has its intent on record since
+    the claim.
+    """
+    if not ticket.stores_response:
+        return release(ticket, (yield from settle(ticket, State.SETTLING, "held")))
+    now_seconds = yield from Now()
+    try:
+        moved = yield from Advance(
+            ticket.payment_id,
+            ticket.epoch,
+            State.CLAIMED,
+            State.SETTLING,
+            lease_until=now_seconds + SETTLE_LEASE_SECONDS,
+            response=response,
+        )
+    except StoreError:
+        return Refuse(unrecorded(ticket, ""))
+    if not moved:
+        return Refuse(lost_lease(ticket))
+    return release(ticket, (yield from settle(ticket, State.SETTLING, response)))
+
+
+def abandon(ticket: Ticket) -> Flow[bool]:
+    """Let a payment go whose work failed, uncharged (`authorization`). True: it is on record; False: so will it be.
+
+    Where the note can't be written the lease runs out, with the same result: an authorisation that nobody settles.
+    """
+    source = State.CLAIMED if ticket.stores_response else State.SETTLING
+    try:
+        return (yield from Advance(ticket.payment_id, ticket.epoch, source, State.VOID))
+    except StoreError:
+        return False
+
+
+def finish(ticket: Ticket, *, complete: bool) -> Flow[None]:
+    """Note how the work of a settled payment ended (`upfront`): delivered, owed still, or to be refunded."""
+    if complete:
+        yield from MarkDelivered(ticket.payment_id, ticket.epoch, State.RUNNING)
+        return
+    try:
+        found = yield from LookUp(ticket.payment_id)
+        again = ticket.idempotent and found is not None and found.runs < RUNS_MAX
+        target = State.OWED if again else State.REFUND_DUE
+        yield from Advance(ticket.payment_id, ticket.epoch, State.RUNNING, target)
+    except StoreError:
+        # The lease runs out, with the same result.
+        return
+
+
+def delivered(ticket: Ticket) -> Flow[None]:
+    """Note that all bytes of a settled answer went out."""
+    source = State.RUNNING if ticket.flow is PaymentFlow.UPFRONT else State.SETTLED
+    yield from MarkDelivered(ticket.payment_id, ticket.epoch, source)
+
+
+def undelivered(ticket: Ticket) -> Flow[None]:
+    """Give the delivery back at once, since its client has gone: the same payment gets the answer when it returns."""
+    try:
+        yield from Advance(ticket.payment_id, ticket.epoch, State.SETTLED, State.SETTLED)
+    except StoreError:
+        return

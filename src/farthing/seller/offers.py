@@ -1,0 +1,111 @@
+"""The offers of a route for a request, and whether a payment was made for one of them (SAFETY S4)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from farthing.errors import RemoteProtocolError
+from farthing.evm.addresses import AddressInvalid, parse_address
+from farthing.mechanisms.interface import SellerMechanism
+from farthing.protocol.messages import PaymentPayload, PaymentRequired, PaymentRequirements, ResourceInfo
+from farthing.seller.request import Request, normal_url
+
+_ADDRESS_CHARS: Final = 42
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """One offer that this route makes for this request, with the mechanism that it is paid by."""
+
+    mechanism: SellerMechanism
+    requirements: PaymentRequirements
+
+
+class Mismatch(msgspec.Struct, frozen=True):
+    """Why a payment was not made for any of the offers: the reason code, and the field that differs."""
+
+    reason: str
+    field: str
+    message: str
+
+
+def offers_for(request: Request) -> tuple[Offered, ...]:
+    """Make the route's offers for this request, callable prices computed anew. Raises what a callable raises."""
+    facts = request.facts
+    return tuple(Offered(way.mechanism, way.requirements(facts)) for way in request.route.ways)
+
+
+def payment_required_for(request: Request, offers: tuple[Offered, ...], error: str) -> PaymentRequired:
+    """Make the 402's message."""
+    route = request.route
+    resource = ResourceInfo(url=request.url, description=route.description, mime_type=route.mime_type)
+    return PaymentRequired(resource=resource, accepts=tuple(each.requirements for each in offers), error=error)
+
+
+def match_offer(payment: PaymentPayload, request: Request, offers: tuple[Offered, ...]) -> Offered | Mismatch:
+    """Find the offer that a payment accepted, as it stands today for this request.
+
+    Raises `RemoteProtocolError` where an address has a wrong checksum or the resource's URL is none.
+    """
+    accepted = payment.accepted
+    for field, text in (("asset", accepted.asset), ("payTo", accepted.pay_to)):
+        _check_address(text, f"$.accepted.{field}")
+    resource = payment.resource
+    if resource is not None and normal_url(resource.url) != normal_url(request.url):
+        message = f"the payment was made for another resource; this one is {request.url}"
+        return Mismatch("invalid_payment_requirements", "$.resource.url", message)
+    nearest = "$.accepted"
+    for offer in offers:
+        difference = first_difference(offer.requirements, accepted)
+        if difference is None:
+            return offer
+        if len(offers) == 1:
+            nearest = difference
+    message = f"the payment accepted an offer that is not made for this request ({nearest[2:]} differs)"
+    return Mismatch("invalid_payment_requirements", nearest, message)
+
+
+def first_difference(ours: PaymentRequirements, theirs: PaymentRequirements) -> str | None:
+    """Give the JSON path of the first member in which what was accepted is not what was offered, or None.
+
+    Addresses are compared without their case; `extra` must contain all of ours.
+    """
+    same = {
+        "scheme": ours.scheme == theirs.scheme,
+        "network": ours.network == theirs.network,
+        "amount": ours.amount == theirs.amount,
+        "asset": _same_address(ours.asset, theirs.asset),
+        "payTo": _same_address(ours.pay_to, theirs.pay_to),
+        "maxTimeoutSeconds": ours.max_timeout_seconds == theirs.max_timeout_seconds,
+    }
+    for member, is_same in same.items():
+        if not is_same:
+            return f"$.accepted.{member}"
+    theirs_extra = theirs.extra or {}
+    for key, value in (ours.extra or {}).items():
+        if key not in theirs_extra or not _same_json(theirs_extra[key], value):
+            return f"$.accepted.extra.{key}"
+    return None
+
+
+def _same_json(one: Any, other: Any) -> bool:
+    # In Python True == 1; in JSON it is not.
+    return type(one) is type(other) and bool(one == other)
+
+
+def _same_address(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    if len(one) != _ADDRESS_CHARS or not one.lower().startswith("0x"):
+        return False
+    return one.lower() == other.lower()
+
+
+def _check_address(text: str, path: str) -> None:
+    if len(text) != _ADDRESS_CHARS or not text.lower().startswith("0x"):
+        return
+    try:
+        parse_address(text)
+    except AddressInvalid as error:
+        raise RemoteProtocolError(str(error), path=path) from None

@@ -1,0 +1,305 @@
+"""Settling: from a durable intent to settle to evidence of what became of it (SAFETY S2, S3, S6).
+
+`SETTLING` is on record before the facilitator is asked. Whatever is not clearly success or refusal is `UNKNOWN`, is
+not served, and is found out by asking for the payment, never by guessing.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from farthing.errors import FacilitatorUnavailable, RemoteProtocolError, StoreError
+from farthing.flow import Flow, Now
+from farthing.protocol.codec import decode_settlement_json, encode_json, pack_header
+from farthing.protocol.facilitator import (
+    DUPLICATE_SETTLEMENT,
+    SETTLEMENT_PENDING,
+    FindPayment,
+    Outcome,
+    PaymentStatus,
+    Refused,
+    Settle,
+    Settled,
+    Unknown,
+)
+from farthing.protocol.messages import SettlementResponse, amount_of
+from farthing.seller.answers import (
+    RETRY_AFTER_OUTAGE_SECONDS,
+    RETRY_AFTER_SECONDS,
+    Answer,
+    payment_failed,
+    problem,
+)
+from farthing.seller.states import PaymentFlow, State
+from farthing.seller.store import Advance, FetchResponse, LedgerEntry, StoredResponse, TakesKeys
+from farthing.seller.ticket import Deliver, Refuse, Release, Serve, Ticket
+
+# A facilitator waits for confirmations before it answers; after this the owner is taken for crashed.
+SETTLE_LEASE_SECONDS: Final = 180
+# Time for the answer to go out before another request may take the delivery over.
+DELIVERY_LEASE_SECONDS: Final = 60
+# How a facilitator names the states in which the payment is on chain, or will never be (`docs/facilitator.md`).
+_FOUND_SETTLED: Final = frozenset({"confirmed", "final", "settled"})
+_FOUND_REFUSED: Final = frozenset({"refused"})
+
+Held = Literal["held"]
+
+
+def settle(ticket: Ticket, source: State, response: StoredResponse | Held | None) -> Flow[Serve | Deliver | Refuse]:
+    """Settle a payment whose SETTLING is on record, and say how to go on.
+
+    `response` is what to deliver after the work, `"held"` where the door holds it unrecorded, None before the work.
+    """
+    try:
+        outcome = yield from Settle(ticket.payload, ticket.payment.requirements, ticket.payment_id)
+    except Exception as error:  # noqa: BLE001 - a facilitator in the process may raise anything: nothing is known then
+        outcome = Unknown("unexpected_settle_error", f"{type(error).__name__} while settling.")
+    return (yield from book(ticket, source, _believable(outcome, ticket), response))
+
+
+def _believable(outcome: Outcome, ticket: Ticket) -> Outcome:
+    """Take a success for another network or amount as no success at all."""
+    if isinstance(outcome, Refused) and outcome.reason == DUPLICATE_SETTLEMENT:
+        # It settled once, and somebody was told: to us, who hold the claim, this is a question, not a verdict.
+        return Unknown(outcome.reason, outcome.message, outcome.transaction)
+    if not isinstance(outcome, Settled):
+        return outcome
+    response = outcome.response
+    wrong_amount = response.amount not in (None, "", amount_of(ticket.payment.amount))
+    if not response.success or not response.transaction or response.network != ticket.payment.network or wrong_amount:
+        text = "The facilitator's success is not about this payment."
+        return Unknown("unexpected_settle_error", text, response.transaction)
+    return outcome
+
+
+def book(
+    ticket: Ticket, source: State, outcome: Outcome, response: StoredResponse | Held | None
+) -> Flow[Serve | Deliver | Refuse]:
+    """Put an outcome on record, then say how to go on."""
+    try:
+        if isinstance(outcome, Settled):
+            return (yield from _settled(ticket, source, outcome.response, response))
+        if isinstance(outcome, Refused):
+            return (yield from _refused(ticket, source, outcome))
+        return (yield from _unknown(ticket, source, outcome))
+    except StoreError:
+        transaction = outcome.response.transaction if isinstance(outcome, Settled) else outcome.transaction
+        return Refuse(unrecorded(ticket, transaction))
+
+
+def _settled(
+    ticket: Ticket, source: State, settlement: SettlementResponse, response: StoredResponse | Held | None
+) -> Flow[Serve | Deliver | Refuse]:
+    now_seconds = yield from Now()
+    payment = ticket.payment
+    upfront = ticket.flow is PaymentFlow.UPFRONT
+    entry = LedgerEntry(
+        network=payment.network,
+        asset=payment.asset,
+        payer=payment.payer,
+        pay_to=payment.pay_to,
+        amount=payment.amount,
+        transaction=settlement.transaction,
+        posted_at=now_seconds,
+    )
+    if upfront:
+        target = State.RUNNING
+    elif response is None:
+        target = State.REFUND_DUE
+    else:
+        target = State.SETTLED
+    lease_seconds = SETTLE_LEASE_SECONDS if upfront else DELIVERY_LEASE_SECONDS
+    moved = yield from Advance(
+        ticket.payment_id,
+        ticket.epoch,
+        source,
+        target,
+        lease_until=now_seconds + lease_seconds,
+        run=upfront,
+        transaction=settlement.transaction,
+        receipt=encode_json(settlement).decode(),
+        entry=entry,
+    )
+    if not moved:
+        return Refuse(lost_lease(ticket))
+    header = pack_header(settlement)
+    if upfront:
+        return Serve(ticket, header)
+    if response is None:
+        return Refuse(refund_due(ticket.payment_id, settlement.transaction))
+    if response == "held":
+        return Deliver(ticket, StoredResponse(0, ()), header)
+    return Deliver(ticket, response, header)
+
+
+def _refused(ticket: Ticket, source: State, outcome: Refused) -> Flow[Refuse]:
+    moved = yield from Advance(
+        ticket.payment_id,
+        ticket.epoch,
+        source,
+        State.REFUSED,
+        transaction=outcome.transaction,
+        reason=outcome.reason,
+    )
+    if not moved:
+        return Refuse(lost_lease(ticket))
+    return Refuse(
+        refused(ticket.payment_id, ticket.payment.network, ticket.payment.payer, outcome.reason, outcome.transaction)
+    )
+
+
+def _unknown(ticket: Ticket, source: State, outcome: Unknown) -> Flow[Refuse]:
+    if source is not State.UNKNOWN or outcome.transaction:
+        yield from Advance(
+            ticket.payment_id,
+            ticket.epoch,
+            source,
+            State.UNKNOWN,
+            transaction=outcome.transaction,
+            reason=outcome.reason,
+        )
+    return Refuse(pending(ticket, outcome.transaction))
+
+
+def reconcile(ticket: Ticket, transaction: str) -> Flow[Serve | Deliver | Refuse]:
+    """Find out what became of an UNKNOWN payment: ask for it; settle it again only where it never arrived.
+
+    The key of the settlement is the payment's id, so that a facilitator that knows keys answers as it did before.
+    """
+    try:
+        status = yield from FindPayment(ticket.payment_id)
+    except FacilitatorUnavailable:
+        return Refuse(pending(ticket, transaction))
+    response: StoredResponse | None = None
+    if ticket.stores_response and ticket.flow is PaymentFlow.AUTHORIZATION:
+        response = yield from FetchResponse(ticket.payment_id)
+    if status is None:
+        return (yield from _settle_again(ticket, response, transaction))
+    outcome = _outcome_of(status, ticket)
+    return (yield from book(ticket, State.UNKNOWN, outcome, response))
+
+
+def _settle_again(ticket: Ticket, response: StoredResponse | None, transaction: str) -> Flow[Serve | Deliver | Refuse]:
+    if ticket.flow is PaymentFlow.AUTHORIZATION and response is None:
+        # Nothing is left to deliver, so that nothing may be charged.
+        return Refuse(pending(ticket, transaction))
+    if not (yield from TakesKeys()):
+        # Without keys a repeat is refused *because* the payment settled: asking would only blur what is known.
+        return Refuse(pending(ticket, transaction))
+    now_seconds = yield from Now()
+    moved = yield from Advance(
+        ticket.payment_id,
+        ticket.epoch,
+        State.UNKNOWN,
+        State.SETTLING,
+        lease_until=now_seconds + SETTLE_LEASE_SECONDS,
+    )
+    if not moved:
+        return Refuse(lost_lease(ticket))
+    return (yield from settle(ticket, State.SETTLING, response))
+
+
+def _outcome_of(status: PaymentStatus, ticket: Ticket) -> Outcome:
+    payment = ticket.payment
+    if status.state in _FOUND_SETTLED and status.transaction:
+        same = (
+            status.network == payment.network
+            and status.pay_to.lower() == payment.pay_to.lower()
+            and status.asset.lower() == payment.asset.lower()
+            and status.amount == amount_of(payment.amount)
+        )
+        if not same:
+            return Unknown("unexpected_settle_error", "What was found is not this payment.", status.transaction)
+        response = SettlementResponse(
+            success=True, transaction=status.transaction, network=payment.network, payer=payment.payer
+        )
+        return Settled(response)
+    if status.state in _FOUND_REFUSED:
+        return Refused(status.reason or "invalid_transaction_state", "", status.transaction, payment.payer)
+    return Unknown(SETTLEMENT_PENDING, "", status.transaction)
+
+
+def release(ticket: Ticket, settled: Serve | Deliver | Refuse) -> Release | Refuse:
+    """Turn what `settle` said after the work into what the door does with the response that it holds."""
+    if isinstance(settled, Deliver):
+        return Release(ticket, settled.settlement)
+    if isinstance(settled, Refuse):
+        return settled
+    message = "a payment that settles after the work is not served after it"
+    raise AssertionError(message)
+
+
+def receipt_header(receipt: str) -> str:
+    """Turn a recorded receipt into the header's value; empty where it can't be read."""
+    try:
+        return pack_header(decode_settlement_json(receipt.encode()))
+    except RemoteProtocolError:
+        return ""
+
+
+def pending(ticket: Ticket, transaction: str) -> Answer:
+    """Say that nobody knows yet, and that the same payment is to be sent again: 402 without an offer."""
+    settlement = SettlementResponse(
+        success=False,
+        transaction=transaction,
+        network=ticket.payment.network,
+        error_reason=SETTLEMENT_PENDING,
+        error_message="The settlement is not confirmed yet. Send the same payment again; do not sign another one.",
+        payer=ticket.payment.payer,
+    )
+    return payment_failed(
+        settlement,
+        kind="settlement-pending",
+        title="The payment is not confirmed yet",
+        detail="Send the same request with the same payment again; do not sign another one.",
+        payment_id=ticket.payment_id,
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def refused(payment_id: str, network: str, payer: str, reason: str, transaction: str) -> Answer:
+    """Say that the facilitator refused to settle: 402 without an offer, since the authorisation lives on."""
+    settlement = SettlementResponse(
+        success=False, transaction=transaction, network=network, error_reason=reason, payer=payer or None
+    )
+    return payment_failed(
+        settlement,
+        kind="settlement-refused",
+        title="The payment was refused",
+        detail=f"The facilitator did not settle the payment: {reason}.",
+        payment_id=payment_id,
+    )
+
+
+def refund_due(payment_id: str, transaction: str) -> Answer:
+    """Say that the payment settled and can't be served any more."""
+    detail = "The payment was settled, but its response was lost. A refund is due; name the payment and transaction."
+    title = "A refund is due"
+    return problem(409, "refund-due", title, detail, paymentId=payment_id, transaction=transaction)
+
+
+def lost_lease(ticket: Ticket) -> Answer:
+    """Say that another process took the payment over while this one was busy."""
+    detail = "Another request with this payment has taken over. Send the same request with the same payment again."
+    return problem(
+        409,
+        "payment-in-progress",
+        "The payment is being served",
+        detail,
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+        paymentId=ticket.payment_id,
+    )
+
+
+def unrecorded(ticket: Ticket, transaction: str) -> Answer:
+    """Say that the books can't be written: nothing is served on what is not on record."""
+    detail = "What became of the payment can't be recorded now. Send the same request with the same payment again."
+    return problem(
+        503,
+        "store-unavailable",
+        "The payment can't be recorded now",
+        detail,
+        retry_after_seconds=RETRY_AFTER_OUTAGE_SECONDS,
+        paymentId=ticket.payment_id,
+        transaction=transaction,
+    )

@@ -1,0 +1,211 @@
+"""The life of a payment at the seller, as tables: what may follow what, and what a second request is answered.
+
+The store moves a payment only along `MOVES`; the flows answer a known payment only by `SECOND_REQUEST`; the page
+`docs/seller.md` is made from both (`python -m farthing.seller.states`), and a test fails when it drifts.
+"""
+
+from __future__ import annotations
+
+import enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class State(enum.StrEnum):
+    """Where a payment stands, by its record."""
+
+    NONE = "none"
+    CLAIMED = "claimed"
+    SETTLING = "settling"
+    UNKNOWN = "unknown"
+    SETTLED = "settled"
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    VOID = "void"
+    ABORTED = "aborted"
+    OWED = "owed"
+    RUNNING = "running"
+    REFUND_DUE = "refund_due"
+    REFUNDED = "refunded"
+    CLOSED = "closed"
+
+
+class PaymentFlow(enum.StrEnum):
+    """When a route settles, by the names of the wire (`extra.paymentFlow`)."""
+
+    AUTHORIZATION = "authorization"
+    UPFRONT = "upfront"
+
+
+class Move(NamedTuple):
+    """One move: what happened, and the state that is on record after it."""
+
+    source: State
+    event: str
+    target: State
+
+
+class Relation(enum.StrEnum):
+    """What a second request has in common with the record that it meets."""
+
+    SAME = "same fingerprint, same request"
+    OTHER_REQUEST = "same fingerprint, other request"
+    OTHER_PAYMENT = "other fingerprint"
+
+
+class Reply(enum.StrEnum):
+    """What a request with a known payment identity is answered."""
+
+    IN_PROGRESS = "409 and Retry-After"
+    CONFLICT = "409"
+    CONFLICT_NAMED = "409, naming the transaction"
+    PENDING = "402 with PAYMENT-RESPONSE pending, Retry-After, no offer; asks what became of it first"
+    DELIVER = "lease alive: 409 and Retry-After; over: takes the lease and gets the stored response"
+    RUN = "runs, without a charge"
+    SERVED = "409, naming the transaction: already served"
+    CLAIM = "claims again, after verification"
+    NOT_CHARGED = "409, not charged"
+    REFUSED = "402, the same reason, no offer"
+    REFUND = "409, naming the transaction: a refund is due"
+    OFFER = "402 with an offer"
+
+
+# The response and the intent to settle are one commit, so that EXECUTED of the proposal is never on record alone.
+AUTHORIZATION_MOVES: Final = (
+    Move(State.NONE, "verified: claimed", State.CLAIMED),
+    Move(State.NONE, "verified: claimed, by a route that keeps no response", State.SETTLING),
+    Move(State.CLAIMED, "2xx: response stored, about to settle", State.SETTLING),
+    Move(State.CLAIMED, "no 2xx, or an exception: its answer goes out, uncharged", State.VOID),
+    Move(State.CLAIMED, "lease over, idempotent route", State.VOID),
+    Move(State.CLAIMED, "lease over, another route", State.ABORTED),
+    Move(State.SETTLING, "facilitator: success; receipt and ledger in one transaction", State.SETTLED),
+    Move(State.SETTLING, "facilitator: a clear refusal", State.REFUSED),
+    Move(State.SETTLING, "anything else, or lease over", State.UNKNOWN),
+    Move(State.SETTLING, "no 2xx, by a route that keeps no response", State.VOID),
+    Move(State.UNKNOWN, "a transaction was named; still no evidence", State.UNKNOWN),
+    Move(State.UNKNOWN, "evidence: settled", State.SETTLED),
+    Move(State.UNKNOWN, "evidence: refused", State.REFUSED),
+    Move(State.UNKNOWN, "evidence: settled, but no response was kept", State.REFUND_DUE),
+    Move(
+        State.UNKNOWN, "the facilitator never had it, and takes keys: settled again, under the same key", State.SETTLING
+    ),
+    Move(State.SETTLED, "lease over: another caller takes the delivery", State.SETTLED),
+    Move(State.SETTLED, "all bytes out", State.DELIVERED),
+    Move(State.SETTLED, "lease over, no response kept", State.REFUND_DUE),
+    Move(State.REFUSED, "window and horizon over", State.CLOSED),
+    Move(State.VOID, "verified: claimed again", State.CLAIMED),
+    Move(State.VOID, "verified: claimed again, by a route that keeps no response", State.SETTLING),
+    Move(State.ABORTED, "another fingerprint, verified: claimed", State.CLAIMED),
+    Move(State.ABORTED, "another fingerprint, verified: claimed, by a route that keeps no response", State.SETTLING),
+    Move(State.CLOSED, "verified: claimed anew", State.CLAIMED),
+    Move(State.CLOSED, "verified: claimed anew, by a route that keeps no response", State.SETTLING),
+)
+
+# Nothing runs between claim and settlement here, so the claim is made in SETTLING; and the run begins in the commit
+# that books the receipt. Two commits less a payment, and no state in which money could be lost.
+UPFRONT_MOVES: Final = (
+    Move(State.NONE, "verified: claimed, about to settle", State.SETTLING),
+    Move(State.SETTLING, "facilitator: success; receipt, ledger and the first run in one transaction", State.RUNNING),
+    Move(State.SETTLING, "facilitator: a clear refusal", State.REFUSED),
+    Move(State.SETTLING, "anything else, or lease over", State.UNKNOWN),
+    Move(State.UNKNOWN, "a transaction was named; still no evidence", State.UNKNOWN),
+    Move(State.UNKNOWN, "evidence: settled; receipt, ledger and the first run in one transaction", State.RUNNING),
+    Move(State.UNKNOWN, "evidence: refused", State.REFUSED),
+    Move(
+        State.UNKNOWN, "the facilitator never had it, and takes keys: settled again, under the same key", State.SETTLING
+    ),
+    Move(State.RUNNING, "complete 2xx, all bytes out", State.DELIVERED),
+    Move(State.RUNNING, "failed, cut or lease over; idempotent route, runs left", State.OWED),
+    Move(State.RUNNING, "failed, cut or lease over; another route, or no runs left", State.REFUND_DUE),
+    Move(State.OWED, "the same request again", State.RUNNING),
+    Move(State.REFUND_DUE, "refunded", State.REFUNDED),
+    Move(State.REFUSED, "window and horizon over", State.CLOSED),
+    Move(State.CLOSED, "verified: claimed anew", State.SETTLING),
+)
+
+_ALLOWED: Final = frozenset((move.source, move.target) for move in AUTHORIZATION_MOVES + UPFRONT_MOVES)
+
+_SAME, _REQUEST, _PAYMENT = Relation.SAME, Relation.OTHER_REQUEST, Relation.OTHER_PAYMENT
+
+
+def _row(same: Reply, other_request: Reply, other_payment: Reply) -> dict[Relation, Reply]:
+    return {_SAME: same, _REQUEST: other_request, _PAYMENT: other_payment}
+
+
+SECOND_REQUEST: Final[Mapping[State, Mapping[Relation, Reply]]] = MappingProxyType(
+    {
+        State.CLAIMED: _row(Reply.IN_PROGRESS, Reply.CONFLICT, Reply.CONFLICT),
+        State.SETTLING: _row(Reply.IN_PROGRESS, Reply.CONFLICT, Reply.CONFLICT),
+        State.UNKNOWN: _row(Reply.PENDING, Reply.CONFLICT, Reply.CONFLICT),
+        State.SETTLED: _row(Reply.DELIVER, Reply.CONFLICT, Reply.CONFLICT_NAMED),
+        State.RUNNING: _row(Reply.IN_PROGRESS, Reply.CONFLICT, Reply.CONFLICT),
+        State.OWED: _row(Reply.RUN, Reply.CONFLICT, Reply.CONFLICT_NAMED),
+        State.DELIVERED: _row(Reply.SERVED, Reply.CONFLICT, Reply.CONFLICT),
+        State.VOID: _row(Reply.CLAIM, Reply.CLAIM, Reply.CLAIM),
+        State.ABORTED: _row(Reply.NOT_CHARGED, Reply.CONFLICT, Reply.CLAIM),
+        State.REFUSED: _row(Reply.REFUSED, Reply.REFUSED, Reply.CONFLICT),
+        State.REFUND_DUE: _row(Reply.REFUND, Reply.CONFLICT, Reply.CONFLICT),
+        State.REFUNDED: _row(Reply.REFUND, Reply.CONFLICT, Reply.CONFLICT),
+        State.CLOSED: _row(Reply.OFFER, Reply.OFFER, Reply.CLAIM),
+    }
+)
+
+
+def allowed(source: State, target: State) -> bool:
+    """Tell whether a payment may move from `source` to `target`."""
+    return (source, target) in _ALLOWED
+
+
+def after_lease(
+    state: State, *, flow: PaymentFlow, idempotent: bool, stores_response: bool, runs_left: bool
+) -> State | None:
+    """Give the state of a payment whose owner's lease is over (a crash, or a restart); None where it stays."""
+    if state is State.CLAIMED:
+        return State.VOID if idempotent else State.ABORTED
+    if state is State.SETTLING:
+        return State.UNKNOWN
+    if state is State.RUNNING:
+        return State.OWED if idempotent and runs_left else State.REFUND_DUE
+    if state is State.SETTLED and flow is PaymentFlow.AUTHORIZATION and not stores_response:
+        return State.REFUND_DUE
+    return None
+
+
+def as_markdown() -> str:
+    """Write the tables as the documentation shows them: two diagrams (Mermaid) and the table of second requests."""
+    parts = ["<!-- made by `python -m farthing.seller.states`; do not edit -->", ""]
+    for title, moves in (
+        ("Settling after the work (`authorization`)", AUTHORIZATION_MOVES),
+        ("Settling before the work (`upfront`)", UPFRONT_MOVES),
+    ):
+        parts += [f"### {title}", "", "```mermaid", "stateDiagram-v2"]
+        parts += [f"    {_node(move.source)} --> {_node(move.target)}: {_label(move.event)}" for move in moves]
+        parts += ["```", "", "| on record | what happens | then on record |", "|---|---|---|"]
+        parts += [f"| {move.source.upper()} | {move.event} | {move.target.upper()} |" for move in moves]
+        parts.append("")
+    parts += ["### A second request with a known identity", ""]
+    parts.append("| state found | " + " | ".join(Relation) + " |")
+    parts.append("|---|---|---|---|")
+    parts += [
+        f"| {state.upper()} | " + " | ".join(replies[relation] for relation in Relation) + " |"
+        for state, replies in SECOND_REQUEST.items()
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _node(state: State) -> str:
+    return "[*]" if state is State.NONE else state.upper()
+
+
+def _label(event: str) -> str:
+    # Mermaid reads colons and semicolons as its own.
+    return event.replace(":", " -").replace(";", ",")
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(as_markdown())

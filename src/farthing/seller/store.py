@@ -1,0 +1,157 @@
+"""The seller's store as effects: each is one atomic step, and its answer says whether it was the one that did it.
+
+`farthing.world.seller_store` performs them. A move is conditional on the state and on the owner's epoch: whoever lost
+the lease has lost the epoch, and can change nothing any more.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from farthing.flow import Effect
+from farthing.seller.states import PaymentFlow, State
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What the store knows of a payment. Times in Unix seconds; `transaction` is empty until one is known."""
+
+    payment_id: str
+    fingerprint: str
+    request_print: str
+    state: State
+    epoch: int
+    lease_until: int
+    valid_before: int
+    flow: PaymentFlow
+    idempotent: bool
+    stores_response: bool
+    runs: int
+    transaction: str
+    reason: str
+    network: str
+    payer: str
+    # The facilitator's SettlementResponse as JSON, empty until settled.
+    receipt: str
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A verified payment that wants to be the one: everything that its row holds from the start."""
+
+    payment_id: str
+    fingerprint: str
+    request_print: str
+    state: State
+    lease_until: int
+    valid_before: int
+    flow: PaymentFlow
+    idempotent: bool
+    stores_response: bool
+    network: str
+    asset: str
+    payer: str
+    pay_to: str
+    amount: int
+    resource: str
+    claimed_at: int
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """The claim was made; `epoch` is the owner's."""
+
+    epoch: int
+
+
+class StoredResponse(msgspec.Struct, frozen=True):
+    """A response on record: its status, all its headers in order, and its body, inline or in a spool file."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+    # The file's name beside the store, where the body is too large to be kept inline.
+    spool: str = ""
+
+
+class LedgerEntry(msgspec.Struct, frozen=True):
+    """What a settlement moved: `amount` atomic units of `asset`, from `payer` to `pay_to`."""
+
+    network: str
+    asset: str
+    payer: str
+    pay_to: str
+    amount: int
+    transaction: str
+    posted_at: int
+
+
+class LookUp(Effect["Known | None"], frozen=True):
+    """Find what is known of a payment."""
+
+    payment_id: str
+
+
+class MakeClaim(Effect["Claimed | Known"], frozen=True):
+    """Claim a payment: a new row; or `over`, the row that was found, which may be claimed again.
+
+    The answer is `Claimed`, or what is known now, where somebody else was first.
+    """
+
+    claim: Claim
+    over: Known | None = None
+
+
+class Advance(Effect[bool], frozen=True):
+    """Move a payment from `source` to `target`, if it is still there and `epoch` is still its owner's.
+
+    `take_over` gives the row a new epoch (the old one plus one): the caller becomes the owner. `response` and `entry`
+    are kept in the same transaction; `run` counts one more run of the handler.
+    """
+
+    payment_id: str
+    epoch: int
+    source: State
+    target: State
+    lease_until: int = 0
+    take_over: bool = False
+    run: bool = False
+    transaction: str = ""
+    reason: str = ""
+    receipt: str = ""
+    response: StoredResponse | None = None
+    entry: LedgerEntry | None = None
+
+
+class FetchResponse(Effect["StoredResponse | None"], frozen=True):
+    """Fetch the response on record."""
+
+    payment_id: str
+
+
+class MarkDelivered(Effect[None], frozen=True):
+    """Note that all bytes went out, and drop the kept response. Not waited for: a lost note costs one more delivery."""
+
+    payment_id: str
+    epoch: int
+    source: State
+
+
+class TakesKeys(Effect[bool], frozen=True):
+    """Whether the facilitator takes idempotency keys: a second `/settle` under one key is answered as the first was.
+
+    It says so itself, among the extensions of `/supported`. Not known, or not said: no.
+    """
+
+
+class SellerPayment(msgspec.Struct, frozen=True):
+    """One row of the seller's books, as `list_payments` gives it. Amount in atomic units, times in Unix seconds."""
+
+    payment_id: str
+    state: State
+    network: str
+    asset: str
+    payer: str
+    pay_to: str
+    amount: int
+    resource: str
+    transaction: str
+    reason: str
+    claimed_at: int

@@ -1,0 +1,67 @@
+"""What travels between the seller's flows and the door: a ticket through the work, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from farthing.protocol.messages import PaymentPayload
+from farthing.seller.answers import Answer
+from farthing.seller.payment import Payment
+from farthing.seller.states import PaymentFlow
+from farthing.seller.store import StoredResponse
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """A claimed payment on its way through the work. Who holds it, and only at its epoch, may move the payment."""
+
+    payment: Payment
+    payload: PaymentPayload
+    epoch: int
+    flow: PaymentFlow
+    idempotent: bool
+    stores_response: bool
+    shared_cache: bool
+    admitted_at: int
+
+    @property
+    def payment_id(self) -> str:
+        """The payment's id."""
+        return self.payment.payment_id
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Answer this; run nothing."""
+
+    answer: Answer
+
+
+class Serve(msgspec.Struct, frozen=True):
+    """Run the work, and conclude with what it answered.
+
+    `settlement` is the PAYMENT-RESPONSE of a payment that is settled already (`upfront`): its answer streams, and
+    `finish` concludes. It is empty where the payment is settled after the work: the answer is held until `conclude`.
+    """
+
+    ticket: Ticket
+    settlement: str = ""
+
+
+class Deliver(msgspec.Struct, frozen=True):
+    """Send this response from the record; the work was done before. `settlement` is its PAYMENT-RESPONSE."""
+
+    ticket: Ticket
+    response: StoredResponse
+    settlement: str
+
+
+class Release(msgspec.Struct, frozen=True):
+    """Send the held response, with `settlement` as PAYMENT-RESPONSE; empty: it goes out uncharged."""
+
+    ticket: Ticket
+    settlement: str
+
+
+Verdict: TypeAlias = Refuse | Serve | Deliver
+Conclusion: TypeAlias = Release | Refuse

@@ -1,0 +1,156 @@
+"""Marks on handlers: `@seller.paid("$0.01")`, how their routes are found, and the guard that keeps them shut.
+
+A marked handler runs only while a payment for its own mark is current: should a request ever reach it another way, it
+raises. The door sets what is current; no header can.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from farthing.errors import FarthingError
+from farthing.seller.payment import Payment
+from farthing.seller.pricing import PriceLike, Terms
+from farthing.seller.routes import ANY_METHOD
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_ATTRIBUTE: Final = "__farthing_paid__"
+# Mounts in mounts; deeper applications are no applications.
+_DEPTH_MAX: Final = 16
+
+
+class Unpaid(FarthingError):
+    """A marked handler was reached without a payment for it. It did not run."""
+
+
+class Mark(msgspec.Struct, frozen=True, eq=False):
+    """What `price` and `paid` were told, and where."""
+
+    price: PriceLike | None
+    where: str
+    accepts: tuple[Terms, ...]
+    payment_flow: str
+    description: str
+    mime_type: str
+    max_timeout_seconds: int
+    idempotent: bool | None
+    store_response: bool
+    shared_cache: bool
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """The payment that is current, and the mark of the route that it was made for."""
+
+    payment: Payment
+    mark: object
+
+
+class MarkedRoute(msgspec.Struct, frozen=True):
+    """A route whose handler is marked."""
+
+    methods: frozenset[str]
+    pattern: str
+    mark: Mark
+
+
+current: ContextVar[Passed | None] = ContextVar("farthing_payment", default=None)
+
+
+def current_payment() -> Payment | None:
+    """Give the payment of the request that is being served, in a handler or below it; None where there is none."""
+    passed = current.get()
+    return None if passed is None else passed.payment
+
+
+def paid_mark(mark: Mark) -> Callable[[F], F]:
+    """Make the decorator that marks a handler and guards it."""
+
+    def decorate(handler: F) -> F:
+        function = cast("Callable[..., Any]", handler)
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def guarded(*args: Any, **kwargs: Any) -> Any:
+                _check(mark, function)
+                return await function(*args, **kwargs)
+
+        else:
+
+            @functools.wraps(function)
+            def guarded(*args: Any, **kwargs: Any) -> Any:
+                _check(mark, function)
+                return function(*args, **kwargs)
+
+        # On both, so that the mark is found even where the framework's decorator stands under this one.
+        setattr(function, _ATTRIBUTE, mark)
+        setattr(guarded, _ATTRIBUTE, mark)
+        return cast("F", guarded)
+
+    return decorate
+
+
+def _check(mark: Mark, function: Callable[..., Any]) -> None:
+    passed = current.get()
+    if passed is None or passed.mark is not mark:
+        message = (
+            f"{getattr(function, '__qualname__', function)} is marked as paid ({mark.where}) and was reached without a "
+            "payment for it. Put the seller's door around the application."
+        )
+        raise Unpaid(message)
+
+
+def marked_routes(app: object) -> Iterator[MarkedRoute]:
+    """Find the routes of marked handlers, by what applications of the known frameworks show of themselves."""
+    url_map = getattr(app, "url_map", None)
+    if url_map is not None:
+        yield from _flask_routes(app, url_map)
+        return
+    # Middleware keeps what it wraps in `app`; the application itself has the routes.
+    for _ in range(_DEPTH_MAX):
+        if getattr(app, "routes", None) is not None or getattr(app, "app", None) is None:
+            break
+        app = cast("Any", app).app
+    yield from _walk(getattr(app, "routes", None) or (), "", 0)
+
+
+def _walk(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[MarkedRoute]:
+    if depth > _DEPTH_MAX:
+        return
+    for route in routes:
+        path = prefix + str(getattr(route, "path", "") or "")
+        handlers = getattr(route, "route_handlers", None)
+        if handlers is not None:  # Litestar
+            for handler in handlers:
+                mark = getattr(getattr(handler, "fn", None), _ATTRIBUTE, None)
+                if isinstance(mark, Mark):
+                    yield MarkedRoute(_methods(getattr(handler, "http_methods", None)), path, mark)
+            continue
+        mark = getattr(getattr(route, "endpoint", None), _ATTRIBUTE, None)
+        if isinstance(mark, Mark):
+            yield MarkedRoute(_methods(getattr(route, "methods", None)), path, mark)
+        inner = getattr(route, "routes", None)
+        if inner:
+            yield from _walk(inner, path.rstrip("/"), depth + 1)
+
+
+def _flask_routes(app: object, url_map: Any) -> Iterator[MarkedRoute]:
+    views = cast("dict[str, Any]", getattr(app, "view_functions", {}))
+    for rule in url_map.iter_rules():
+        mark = getattr(views.get(rule.endpoint), _ATTRIBUTE, None)
+        if isinstance(mark, Mark):
+            yield MarkedRoute(_methods(rule.methods), str(rule.rule), mark)
+
+
+def _methods(methods: Iterable[object] | None) -> frozenset[str]:
+    """Take HEAD and OPTIONS away, which frameworks add: the door answers them itself."""
+    if methods is None:
+        return frozenset({ANY_METHOD})
+    names = frozenset(str(getattr(each, "value", each)).upper() for each in methods)
+    return names - {"HEAD", "OPTIONS"} or names

@@ -1,0 +1,122 @@
+"""The facilitator as the seller's performer reaches it: one verification for all copies of a payment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final
+
+from farthing.errors import FacilitatorUnavailable, FarthingError
+from farthing.flow import Effect
+from farthing.protocol.codec import encode_json
+from farthing.protocol.facilitator import Facilitator, FindPayment, Settle, Verify
+from farthing.protocol.messages import SupportedResponse, VerifyResponse
+from farthing.seller.store import TakesKeys
+
+# What a facilitator that takes idempotency keys says among the extensions of `/supported`.
+IDEMPOTENCY_KEYS: Final = "idempotency-key"
+
+log = logging.getLogger("farthing.seller")
+
+
+class Verifying:
+    """Performs `Verify`, `Settle`, `FindPayment` and `TakesKeys` with one facilitator.
+
+    Copies of one payment that arrive together share one verification: whoever comes first asks, the others wait.
+    """
+
+    def __init__(self, facilitator: Facilitator, kinds: Callable[[], set[tuple[str, str]]]) -> None:
+        """Ask `facilitator`; `kinds` are the schemes and networks that this seller offers."""
+        self._facilitator = facilitator
+        self._kinds = kinds
+        self._lock = threading.Lock()
+        self._asked: dict[tuple[bytes, bytes], Future[VerifyResponse]] = {}
+        self._supported: SupportedResponse | None = None
+        self._checked = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handlers(self) -> dict[type[Effect[Any]], Callable[[Any], Any]]:
+        """Give the handlers, for a `Performer`."""
+        return {
+            Verify: self.verify,
+            Settle: self._settle,
+            FindPayment: self._find,
+            TakesKeys: self._takes_keys,
+        }
+
+    def verify(self, effect: Verify) -> Any:
+        """Verify, or wait for the verification of a copy that is on its way."""
+        key = (bytes(effect.payment.payload), encode_json(effect.requirements))
+        with self._lock:
+            asked = self._asked.get(key)
+            if asked is not None:
+                return asked
+            asked = self._asked[key] = Future()
+        return self._lead(key, asked, effect)
+
+    async def _lead(self, key: tuple[bytes, bytes], asked: Future[VerifyResponse], effect: Verify) -> VerifyResponse:
+        if not self._checked:
+            self._checked = True
+            task = asyncio.ensure_future(self._check_kinds())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        try:
+            answer = await self._facilitator.verify(effect.payment, effect.requirements)
+        except asyncio.CancelledError:
+            # The first caller has gone; the others are told to come again, and nothing is lost.
+            asked.set_exception(FacilitatorUnavailable("The verification was cut off."))
+            raise
+        except FarthingError as error:
+            asked.set_exception(error)
+            raise
+        except Exception as error:
+            log.exception("the facilitator failed to verify")
+            outage = FacilitatorUnavailable(f"The facilitator failed: {type(error).__name__}.")
+            asked.set_exception(outage)
+            raise outage from error
+        else:
+            asked.set_result(answer)
+            return answer
+        finally:
+            with self._lock:
+                self._asked.pop(key, None)
+
+    async def _settle(self, effect: Settle) -> Any:
+        return await self._facilitator.settle(
+            effect.payment, effect.requirements, idempotency_key=effect.idempotency_key
+        )
+
+    async def _find(self, effect: FindPayment) -> Any:
+        return await self._facilitator.find(effect.payment_id)
+
+    async def _takes_keys(self, _effect: TakesKeys) -> bool:
+        try:
+            return IDEMPOTENCY_KEYS in (await self._ask_supported()).extensions
+        except FacilitatorUnavailable:
+            return False
+
+    async def _ask_supported(self) -> SupportedResponse:
+        if self._supported is None:
+            self._supported = await self._facilitator.supported()
+        return self._supported
+
+    async def _check_kinds(self) -> None:
+        """Say so in the log, once, where the facilitator settles less than this seller offers."""
+        try:
+            supported = await self._ask_supported()
+        except Exception as error:  # noqa: BLE001 - a check that fails must not stop what it checks
+            log.warning("the facilitator did not say what it supports: %s", type(error).__name__)
+            return
+        there = {(kind.scheme, kind.network) for kind in supported.kinds}
+        for scheme, network in sorted(self._kinds()):
+            namespace = network.partition(":")[0]
+            if not {(scheme, network), (scheme, f"{namespace}:*")} & there:
+                log.error(
+                    "the facilitator does not support scheme %r on %s: payments for these offers will be refused; "
+                    "name another facilitator, or take the offer away",
+                    scheme,
+                    network,
+                )
