@@ -46,9 +46,9 @@ DOORS = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=DOORS.values(), ids=DOORS.keys())
+@pytest.fixture(params=list(DOORS))
 def fetch(request: pytest.FixtureRequest) -> Fetch:
-    return request.param
+    return DOORS[request.param]
 
 
 @pytest.fixture

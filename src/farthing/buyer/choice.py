@@ -75,7 +75,7 @@ def shown(text: str) -> str:
     return ascii(text[:SHOWN_MAX_CHARS])[1:-1]
 
 
-def _judge(
+def _judge(  # noqa: PLR0911 - one line a reason
     offer: Offer, policy: Policy, mechanisms: Registry[BuyerMechanism], networks: Networks
 ) -> Candidate | Rejected:
     terms = offer.requirements

@@ -120,6 +120,13 @@ class RecordPayment(Effect[bool], frozen=True, kw_only=True):
     now_seconds: int
 
 
+class PresentAgain(Effect[bool], frozen=True):
+    """Record that an open payment leaves once more, before it does. False: it is not in that state any more."""
+
+    purchase_id: str
+    state: State
+
+
 class Release(Effect[bool], frozen=True):
     """Give the place in the budget back: nothing was signed, or what was signed never left."""
 

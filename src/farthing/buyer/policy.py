@@ -141,9 +141,8 @@ class Policy:
 
 def value_of(amount: int, decimals: int) -> int:
     """Give atomic units of a token of `decimals` as a value in units of 10^-18, rounded up where it is finer."""
-    if decimals <= VALUE_DECIMALS:
-        return amount * 10 ** (VALUE_DECIMALS - decimals)
-    return -(-amount // 10 ** (decimals - VALUE_DECIMALS))
+    scale: int = 10 ** abs(VALUE_DECIMALS - decimals)
+    return amount * scale if decimals <= VALUE_DECIMALS else -(-amount // scale)
 
 
 def show_value(value: int, currency: str) -> str:
@@ -203,8 +202,8 @@ def _host_pattern(text: str) -> str:
         pass
     if len(host) > _HOST_MAX_CHARS or _HOST.match(host) is None:
         message = (
-            f"Policy: {text!r} is no host; write it like 'api.example.com' or '*.example.com', without scheme, port and "
-            "path, and in its ASCII form (xn--…)."
+            f"Policy: {text!r} is no host; write it like 'api.example.com' or '*.example.com', without scheme, port "
+            "and path, and in its ASCII form (xn--…)."
         )
         raise ConfigError(message)
     return host

@@ -17,6 +17,7 @@ from farthing.buyer.journal import (
     FindOpen,
     OpenPayment,
     OverBudget,
+    PresentAgain,
     RecordPayment,
     Release,
     Reserve,
@@ -111,7 +112,7 @@ def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[
     now_seconds = yield from Now()
     found = yield from FindOpen(request.request_print, terms.payer, now_seconds)
     if found is not None:
-        return _present_again(found)
+        return (yield from _present_again(found))
     choice = choose(received, policy=terms.policy, mechanisms=terms.mechanisms, networks=terms.networks)
     if not choice.candidates:
         raise _nothing_to_pay(received, choice)
@@ -119,7 +120,7 @@ def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[
     purchase_id = (yield from RandomBytes(_PURCHASE_ID_BYTES)).hex()
     reserved = yield from _reservation(terms, request, best, purchase_id, now_seconds)
     if isinstance(reserved, OpenPayment):
-        return _present_again(reserved)
+        return (yield from _present_again(reserved))
     if isinstance(reserved, OverBudget):
         raise _over_budget(terms.policy, reserved, best)
     try:
@@ -139,8 +140,7 @@ def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[
         now_seconds=now_seconds,
     )
     if not recorded:
-        message = "The reservation in the journal is gone; the payment was not sent."
-        raise PolicyRefused(message, reason="reservation_lost", advice="Send the request again.")
+        raise _lost("The reservation in the journal is gone; the payment was not sent.")
     return PaidRequest(
         purchase_id,
         signed.payment_id,
@@ -249,7 +249,14 @@ def _encode(received: ReceivedOffers, best: Candidate, prepared: PreparedPayment
     return header
 
 
-def _present_again(found: OpenPayment) -> PaidRequest:
+def _lost(message: str) -> PolicyRefused:
+    return PolicyRefused(message, reason="reservation_lost", advice="Send the request again.")
+
+
+def _present_again(found: OpenPayment) -> Flow[PaidRequest]:
+    recorded = yield from PresentAgain(found.purchase_id, found.state)
+    if not recorded:
+        raise _lost("The earlier payment for this request was concluded just now; nothing was sent.")
     return PaidRequest(
         found.purchase_id,
         found.payment_id,

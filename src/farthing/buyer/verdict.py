@@ -118,7 +118,7 @@ def conclude(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
     raise _error(paid, reading, state)
 
 
-def _read(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> _Reading:
+def _read(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> _Reading:  # noqa: PLR0911 - one line a row
     if isinstance(answer, NoAnswer):
         return _Reading("unknown", shown(answer.what))
     response = _settlement(answer.payment_response)

@@ -54,7 +54,7 @@ class Buyer:
         mechanisms: the schemes that it can pay; by default `exact` on EVM networks.
         watch: is told each step of a purchase (`farthing.buyer.events`), in the thread or loop where it happens.
 
-    Raises `ConfigError` for a network without a token that we know, and `StoreError` for a journal that can't be opened.
+    Raises `ConfigError` for a network without a token that we know, `StoreError` for a journal that can't be opened.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Buyer:
             return
         try:
             self._watch(event)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a watcher's, whatever it is
             _log.exception("the buyer's watcher failed")
 
     @property
@@ -183,6 +183,13 @@ class Exchange:
         self._concluded = True
         self._buyer.tell(Concluded(self._request, receipt))
         return receipt
+
+    def lost(self, error: Exception) -> Flow[None]:
+        """From an error of the paid request, whichever it was, to `PaymentUnknown`: the payload may have left."""
+        try:
+            yield from self.conclude(NoAnswer(type(error).__name__))
+        except FarthingError as told:
+            raise told from error
 
     def _perform(self, effect: Effect[R]) -> R:
         self._note(effect)

@@ -13,12 +13,11 @@ import asyncio
 import contextlib
 import importlib
 import threading
-from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from farthing.buyer import NoAnswer, PaidAnswer, PaidRequest, PaymentDemand, Receipt, RequestFacts, describe_request
+from farthing.buyer import PaidAnswer, PaidRequest, PaymentDemand, Receipt, RequestFacts, describe_request
 from farthing.clients.buyer import (
     DEMAND_BODY_MAX_BYTES,
     Buyer,
@@ -36,6 +35,10 @@ if TYPE_CHECKING:
 
     class _Transports(httpx2.BaseTransport, httpx2.AsyncBaseTransport, httpx.BaseTransport, httpx.AsyncBaseTransport):
         """What the transport is to a type checker; the clients ask for no base class."""
+
+        def handle_request(self, request: Any) -> Any: ...
+
+        async def handle_async_request(self, request: Any) -> Any: ...
 
 else:
     _Transports = object
@@ -104,8 +107,8 @@ class PayingTransport(_Transports):
             try:
                 answer = inner.handle_request(_with_payment(request, paid))
             except Exception as error:
-                # Any error at all: the payload may have left.
-                return _raise_from(error, lambda: exchange.blocking(exchange.conclude(_no_answer(error))))
+                exchange.blocking(exchange.lost(error))
+                raise
             try:
                 receipt = exchange.blocking(exchange.conclude(_answer(answer)))
             except BaseException:
@@ -138,11 +141,8 @@ class PayingTransport(_Transports):
             try:
                 answer = await inner.handle_async_request(_with_payment(request, paid))
             except Exception as error:
-                # As above. (An error raised in `except` names its cause by itself; `from` says that it is meant.)
-                try:
-                    return await exchange.awaiting(exchange.conclude(_no_answer(error)))
-                except Exception as unknown:
-                    raise unknown from error
+                await exchange.awaiting(exchange.lost(error))
+                raise
             try:
                 receipt = await exchange.awaiting(exchange.conclude(_answer(answer)))
             except BaseException:
@@ -180,7 +180,7 @@ class PayingTransport(_Transports):
     def _transport(self, request: Any, kind: str) -> Any:
         if self._inner is not None:
             return self._inner
-        library = _library(type(request))
+        library = _library(request)
         key = f"{library.__name__}.{kind}"
         found = self._own.get(key)
         if found is None:
@@ -198,32 +198,40 @@ def receipt_of(response: Any) -> Receipt | None:
 def _handed_over(answer: Any, receipt: Receipt) -> Any:
     """Make the answer the caller's: with its receipt, still streaming, and not to be redirected."""
     if answer.has_redirect_location:
-        answer = _held_class(type(answer))(
+        answer = _held_class(answer)(
             answer.status_code, headers=answer.headers, stream=answer.stream, extensions=answer.extensions
         )
     answer.extensions[_RECEIPT] = receipt
     return answer
 
 
-@lru_cache(maxsize=len(_LIBRARIES))
-def _held_class(response_class: type[Any]) -> type[Any]:
+def _held_class(response: Any) -> Any:
     # The clients ask the response whether to follow it, so the response says no (SAFETY B5). Status and Location stay.
+    return _held_class_of(_library_name(response))
+
+
+@lru_cache(maxsize=len(_LIBRARIES))
+def _held_class_of(name: str) -> Any:
+    response_class = importlib.import_module(name).Response
     return type("PaidRedirect", (response_class,), {"has_redirect_location": property(lambda _self: False)})
 
 
-@lru_cache(maxsize=8)
-def _library(request_class: type[Any]) -> ModuleType:
-    for each in request_class.__mro__:
-        name = each.__module__.partition(".")[0]
+def _library(message: Any) -> ModuleType:
+    return importlib.import_module(_library_name(message))
+
+
+def _library_name(message: Any) -> str:
+    for each in type(message).__mro__:
+        name: str = each.__module__.partition(".")[0]
         if name in _LIBRARIES:
-            return importlib.import_module(name)
-    message = f"PayingTransport serves httpx2 and httpx, not {request_class.__module__}."
-    raise ConfigError(message)
+            return name
+    said = f"PayingTransport serves httpx2 and httpx, not {type(message).__module__}."
+    raise ConfigError(said)
 
 
 def _facts(request: Any) -> RequestFacts:
     stream = request.stream
-    if not isinstance(stream, _library(type(request)).ByteStream):
+    if not isinstance(stream, _library(request).ByteStream):
         raise not_replayable(type(stream).__name__)
     return describe_request(request.method, str(request.url), b"".join(stream))
 
@@ -249,22 +257,11 @@ def _answer(response: Any) -> PaidAnswer:
     return PaidAnswer(response.status_code, headers.get(PAYMENT_RESPONSE), headers.get(PAYMENT_REQUIRED))
 
 
-def _no_answer(error: Exception) -> NoAnswer:
-    return NoAnswer(type(error).__name__)
-
-
-def _raise_from(error: Exception, conclude: Callable[[], Any]) -> Any:
-    try:
-        return conclude()
-    except Exception as unknown:
-        raise unknown from error
-
-
 def _read_some(request: Any, response: Any) -> bytes:
     # Read to its end, within bounds, so that the connection serves the paid request too.
     seen = b""
     try:
-        with contextlib.suppress(_library(type(request)).TransportError):
+        with contextlib.suppress(_library(request).TransportError):
             for chunk in response.stream:
                 seen += chunk
                 if len(seen) > DEMAND_BODY_MAX_BYTES:
@@ -277,7 +274,7 @@ def _read_some(request: Any, response: Any) -> bytes:
 async def _read_some_async(request: Any, response: Any) -> bytes:
     seen = b""
     try:
-        with contextlib.suppress(_library(type(request)).TransportError):
+        with contextlib.suppress(_library(request).TransportError):
             async for chunk in response.stream:
                 seen += chunk
                 if len(seen) > DEMAND_BODY_MAX_BYTES:

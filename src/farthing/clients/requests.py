@@ -13,7 +13,7 @@ import requests
 import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from farthing.buyer import NoAnswer, PaidAnswer, Receipt, RequestFacts, describe_request
+from farthing.buyer import PaidAnswer, Receipt, RequestFacts, describe_request
 from farthing.clients.buyer import (
     DEMAND_BODY_MAX_BYTES,
     Buyer,
@@ -49,7 +49,7 @@ class PayingAdapter(BaseAdapter):
         self._buyer = buyer
         self._inner = HTTPAdapter() if inner is None else inner
 
-    def send(
+    def send(  # noqa: PLR0917 - likewise
         self,
         request: requests.PreparedRequest,
         stream: bool = False,  # noqa: FBT001, FBT002 - requests' own signature
@@ -75,11 +75,7 @@ class PayingAdapter(BaseAdapter):
             try:
                 answer = self._inner.send(again, **options)
             except Exception as error:
-                # Any error at all: the payload may have left.
-                try:
-                    exchange.blocking(exchange.conclude(NoAnswer(type(error).__name__)))
-                except Exception as unknown:
-                    raise unknown from error
+                exchange.blocking(exchange.lost(error))
                 raise
             # The caller's own request: the payment is in no copy that is kept.
             answer.request = request
@@ -119,7 +115,7 @@ def _handed_over(answer: requests.Response, receipt: Receipt) -> requests.Respon
 
 
 def _facts(request: requests.PreparedRequest) -> RequestFacts:
-    body = request.body
+    body: object = request.body
     if isinstance(body, str):
         body = body.encode()
     if body is not None and not isinstance(body, bytes):

@@ -1,0 +1,245 @@
+"""The journal's SQL, named, and its operations: each a function of a connection that holds the write lock."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+import msgspec
+
+from farthing.buyer.journal import (
+    WINDOW_GRACE_SECONDS,
+    OpenPayment,
+    OverBudget,
+    PresentAgain,
+    Purchase,
+    RecordOutcome,
+    RecordPayment,
+    Release,
+    Reserve,
+    Reserved,
+    State,
+)
+from farthing.errors import StoreError
+from farthing.world.processes import is_under_way, this_process
+
+# Lapsed reservations and closed windows that one reservation takes back: bounded, so that none waits long. What is
+# left counts against the budget until the next one, which errs on the safe side.
+_SWEEP_MAX: Final = 64
+# A reservation without a payment is older than this only where its signer is slow or its process is gone.
+_RESERVATION_SECONDS: Final = 60
+# Open payments of one request that are looked at; more than a few are never open.
+_OPEN_MAX: Final = 64
+
+_OPEN_STATES: Final = "('sent', 'unknown', 'refused', 'settled')"
+# A settled payment whose answer was a failure is presented again while its window is open: the seller may owe the work.
+_FIND_OPEN: Final = f"""
+SELECT purchase_id, payment_id, header, network, payer, state, valid_before, owner FROM purchases
+WHERE request_print = ? AND payer = ? AND delivered = 0 AND state IN {_OPEN_STATES}
+  AND (state IN ('sent', 'unknown') OR valid_before + {WINDOW_GRACE_SECONDS} > ?)
+ORDER BY created_at, purchase_id LIMIT {_OPEN_MAX}
+"""  # noqa: S608 - constants of this module
+_RESERVED: Final = f"""
+SELECT purchase_id, owner FROM purchases WHERE state = 'reserved' AND created_at <= ? LIMIT {_SWEEP_MAX}
+"""  # noqa: S608 - constants of this module
+_LAPSED: Final = f"""
+SELECT purchase_id FROM purchases WHERE state = 'refused' AND valid_before + {WINDOW_GRACE_SECONDS} <= ?
+ORDER BY valid_before LIMIT {_SWEEP_MAX}
+"""  # noqa: S608 - constants of this module
+_INSERT: Final = """
+INSERT INTO purchases (
+    purchase_id, state, delivered, owner, created_at, updated_at, method, url, host, request_print, payer, scheme,
+    network, asset, pay_to, amount, currency, value, scopes, fingerprint, header, valid_before, transaction_hash, reason
+) VALUES (?, 'reserved', 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', 0, '', '')
+"""
+_RECORD_PAYMENT: Final = """
+UPDATE purchases
+SET state = 'sent', payment_id = ?, fingerprint = ?, header = ?, valid_before = ?, updated_at = ?
+WHERE purchase_id = ? AND state = 'reserved' AND owner = ?
+"""
+_GIVE_BACK: Final = """
+UPDATE purchases SET state = ?, reason = CASE WHEN reason = '' THEN ? ELSE reason END, updated_at = ?
+WHERE purchase_id = ? AND state = ?
+"""
+# Unknown is left for settled alone, and settled is left for nothing.
+_OUTCOME: Final = """
+UPDATE purchases
+SET state = ?, transaction_hash = CASE WHEN ? = '' THEN transaction_hash ELSE ? END, reason = ?, updated_at = ?
+WHERE purchase_id = ? AND (state = 'sent' OR (state IN ('unknown', 'refused', 'closed') AND ? = 'settled')
+                           OR (state = 'refused' AND ? = 'unknown'))
+"""
+_DELIVERED: Final = "UPDATE purchases SET delivered = 1, updated_at = ? WHERE purchase_id = ?"
+ABANDON: Final = "UPDATE purchases SET state = 'unknown', reason = 'cut' WHERE purchase_id = ? AND state = 'sent'"
+# What was refused counts as sent again, for good if need be; what was sent by somebody who is gone is unknown.
+_PRESENT_AGAIN: Final = """
+UPDATE purchases
+SET state = CASE WHEN state = 'refused' THEN 'sent' WHEN state = 'sent' THEN 'unknown' ELSE state END, owner = ?
+WHERE purchase_id = ? AND state = ?
+"""
+_STATE: Final = "SELECT state FROM purchases WHERE purchase_id = ?"
+_ACCOUNT: Final = "SELECT currency, value, scopes FROM purchases WHERE purchase_id = ?"
+_USED: Final = "SELECT value FROM budgets WHERE scope = ? AND currency = ?"
+_SET_USED: Final = """
+INSERT INTO budgets (scope, currency, value) VALUES (?, ?, ?)
+ON CONFLICT (scope, currency) DO UPDATE SET value = excluded.value
+"""
+_COLUMNS: Final = """
+purchase_id, state, delivered, created_at, method, url, host, payer, scheme, network, asset, pay_to, amount, currency,
+payment_id, valid_before, transaction_hash, reason
+"""
+SELECT_PAGE: Final = f"""
+SELECT {_COLUMNS} FROM purchases WHERE created_at > ? OR (created_at = ? AND purchase_id > ?)
+ORDER BY created_at, purchase_id LIMIT ?
+"""  # noqa: S608 - constants of this module
+SELECT_BY_PAYMENT: Final = f"SELECT {_COLUMNS} FROM purchases WHERE payment_id = ?"  # noqa: S608
+_BY_ID: Final = f"SELECT {_COLUMNS} FROM purchases WHERE purchase_id = ?"  # noqa: S608
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A person's word on a payment that nobody answered for."""
+
+    payment_id: str
+    state: State
+    transaction: str
+    why: str
+    now_seconds: int
+
+
+def reserve(connection: sqlite3.Connection, effect: Reserve) -> Reserved | OverBudget | OpenPayment:
+    """Take a place in the budgets, all of them or none."""
+    found = open_payment(connection, effect.request_print, effect.payer, effect.now_seconds)
+    if found is not None:
+        return found
+    _sweep(connection, effect.now_seconds)
+    used = {limit.scope: used_value(connection, limit.scope, effect.currency) for limit in effect.limits}
+    for limit in effect.limits:
+        if limit.limit_value is not None and used[limit.scope] + effect.value > limit.limit_value:
+            return OverBudget(limit, used[limit.scope])
+    for scope, value in used.items():
+        connection.execute(_SET_USED, (scope, effect.currency, str(value + effect.value)))
+    scopes = msgspec.json.encode(list(used)).decode()
+    now = effect.now_seconds
+    row = (effect.method, effect.url, effect.host, effect.request_print, effect.payer, effect.scheme, effect.network)
+    money = (effect.asset, effect.pay_to, str(effect.amount), effect.currency, str(effect.value), scopes)
+    connection.execute(_INSERT, (effect.purchase_id, this_process(), now, now, *row, *money))
+    return Reserved()
+
+
+def record_payment(connection: sqlite3.Connection, effect: RecordPayment) -> bool:
+    """Put a signed payload on record; False where its reservation is gone."""
+    signed = (effect.payment_id, effect.fingerprint, effect.header, effect.valid_before, effect.now_seconds)
+    return connection.execute(_RECORD_PAYMENT, (*signed, effect.purchase_id, this_process())).rowcount == 1
+
+
+def present_again(connection: sqlite3.Connection, effect: PresentAgain) -> bool:
+    """Record that a payment leaves once more; False where it is not in that state any more."""
+    owner = this_process()
+    return connection.execute(_PRESENT_AGAIN, (owner, effect.purchase_id, effect.state)).rowcount == 1
+
+
+def release(connection: sqlite3.Connection, effect: Release) -> bool:
+    """Give a reservation back."""
+    return _give_back(connection, effect.purchase_id, "reserved", "released", effect.reason, effect.now_seconds)
+
+
+def record_outcome(connection: sqlite3.Connection, effect: RecordOutcome) -> State:
+    """Record what became of a payment, and say which state it has now."""
+    before = _state(connection, effect.purchase_id)
+    outcome, transaction, now = effect.outcome, effect.transaction, effect.now_seconds
+    moved = connection.execute(
+        _OUTCOME, (outcome, transaction, transaction, effect.reason, now, effect.purchase_id, outcome, outcome)
+    ).rowcount
+    if moved and before == "closed":
+        _count(connection, effect.purchase_id, 1)
+    if effect.delivered:
+        connection.execute(_DELIVERED, (now, effect.purchase_id))
+    return _state(connection, effect.purchase_id)
+
+
+def mark(connection: sqlite3.Connection, order: Mark) -> Purchase:
+    """Do as the person says, where the state allows it. Raises `StoreError`."""
+    payment_id, now_seconds = order.payment_id, order.now_seconds
+    row = connection.execute(SELECT_BY_PAYMENT, (payment_id,)).fetchone()
+    if row is None:
+        message = f"The journal has no payment {payment_id!a}."
+        raise StoreError(message)
+    found = read_purchase(row)
+    if order.state == "settled":
+        if found.state == "closed":
+            _count(connection, found.purchase_id, 1)
+        columns = "state = 'settled', delivered = 1, transaction_hash = ?, reason = ?, updated_at = ?"
+        query = f"UPDATE purchases SET {columns} WHERE purchase_id = ?"  # noqa: S608 - constants
+        connection.execute(query, (order.transaction, order.why, now_seconds, found.purchase_id))
+    else:
+        if found.state not in {"unknown", "refused", "sent"}:
+            message = (
+                f"Payment {payment_id} is {found.state}; only one that is unknown or refused can be marked unspent."
+            )
+            raise StoreError(message)
+        if now_seconds < found.valid_before + WINDOW_GRACE_SECONDS:
+            message = (
+                f"The authorisation of payment {payment_id} can be used until {found.valid_before} (Unix time); mark "
+                f"it {WINDOW_GRACE_SECONDS} s later, when a finalised block past that time shows it unused."
+            )
+            raise StoreError(message)
+        _give_back(connection, found.purchase_id, found.state, "closed", order.why, now_seconds)
+    return read_purchase(connection.execute(_BY_ID, (found.purchase_id,)).fetchone())
+
+
+def open_payment(
+    connection: sqlite3.Connection, request_print: str, payer: str, now_seconds: int
+) -> OpenPayment | None:
+    """Find the oldest open payment of a request."""
+    for *found, owner in connection.execute(_FIND_OPEN, (request_print, payer, now_seconds)):
+        payment = OpenPayment(**dict(zip(OpenPayment.__struct_fields__, found, strict=True)))
+        # A payment that somebody alive is waiting for is another purchase of the same thing, and no open one.
+        if payment.state != "sent" or not is_under_way(payment.purchase_id, owner):
+            return payment
+    return None
+
+
+def _sweep(connection: sqlite3.Connection, now_seconds: int) -> None:
+    for purchase_id, owner in connection.execute(_RESERVED, (now_seconds - _RESERVATION_SECONDS,)).fetchall():
+        # Its payload never left: it would be `sent`.
+        if not is_under_way(purchase_id, owner):
+            _give_back(connection, purchase_id, "reserved", "released", "cut", now_seconds)
+    for (purchase_id,) in connection.execute(_LAPSED, (now_seconds,)).fetchall():
+        _give_back(connection, purchase_id, "refused", "closed", "", now_seconds)
+
+
+def _give_back(  # noqa: PLR0917 - a row, from where to where
+    connection: sqlite3.Connection, purchase_id: str, before: State, after: State, reason: str, now_seconds: int
+) -> bool:
+    moved = connection.execute(_GIVE_BACK, (after, reason, now_seconds, purchase_id, before)).rowcount == 1
+    if moved:
+        _count(connection, purchase_id, -1)
+    return moved
+
+
+def _count(connection: sqlite3.Connection, purchase_id: str, times: int) -> None:
+    currency, value, scopes = connection.execute(_ACCOUNT, (purchase_id,)).fetchone()
+    for scope in msgspec.json.decode(scopes, type=list[str]):
+        used = used_value(connection, scope, currency) + times * int(value)
+        connection.execute(_SET_USED, (scope, currency, str(used)))
+
+
+def used_value(connection: sqlite3.Connection, scope: str, currency: str) -> int:
+    """Read what a budget has used and reserved."""
+    row = connection.execute(_USED, (scope, currency)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _state(connection: sqlite3.Connection, purchase_id: str) -> State:
+    row = connection.execute(_STATE, (purchase_id,)).fetchone()
+    if row is None:
+        message = f"The journal has no purchase {purchase_id!a}; was its file replaced?"
+        raise StoreError(message)
+    state: State = row[0]
+    return state
+
+
+def read_purchase(row: tuple[Any, ...]) -> Purchase:
+    """Read a row of the page's columns."""
+    facts: dict[str, Any] = dict(zip(Purchase.__struct_fields__, row, strict=True))
+    facts["delivered"], facts["amount"] = bool(facts["delivered"]), int(facts["amount"])
+    return Purchase(**facts)
