@@ -35,17 +35,8 @@ def checksum_address(address: bytes) -> str:
     return _checksummed(address)
 
 
-@lru_cache(maxsize=_CACHE_ENTRIES)
-def _checksummed(address: bytes) -> str:
-    lower = address.hex().encode()
-    letters = int.from_bytes(lower.translate(_LETTERS), "big")
-    high = int.from_bytes(keccak256(lower).hex()[: len(lower)].encode().translate(_HIGH_NIBBLES), "big")
-    return "0x" + (int.from_bytes(lower, "big") ^ (letters & high)).to_bytes(len(lower), "big").decode()
-
-
-@lru_cache(maxsize=_CACHE_ENTRIES)
-def parse_address(text: str) -> bytes:
-    """Read an address as 20 bytes.
+def read_address(text: str) -> tuple[bytes, str]:
+    """Read an address as 20 bytes, and give its EIP-55 text too.
 
     All-lower and all-upper digits are accepted, mixed case only with the right checksum (EIP-55: a wrong one is how a
     mistyped address shows itself). Raises `AddressInvalid`.
@@ -62,10 +53,28 @@ def parse_address(text: str) -> bytes:
     if len(address) != ADDRESS_SIZE_BYTES:
         message = f"An address is 0x and 40 hexadecimal digits (ASCII only), not {_shown(text)}."
         raise AddressInvalid(message)
-    if digits not in {digits.lower(), digits.upper()} and _checksummed(address)[2:] != digits:
+    checksummed = _checksum(address)
+    if checksummed != text and digits not in {digits.lower(), digits.upper()} and checksummed[2:] != digits:
         message = f"The checksum (EIP-55) of {text} is wrong: check the address, or write it in lower case."
         raise AddressInvalid(message)
-    return address
+    return address, checksummed
+
+
+# For the few addresses that a process meets again and again, payees and assets.
+@lru_cache(maxsize=_CACHE_ENTRIES)
+def parse_address(text: str) -> bytes:
+    """Read an address as 20 bytes, by the rules of `read_address`. Raises `AddressInvalid`."""
+    return read_address(text)[0]
+
+
+def _checksum(address: bytes) -> str:
+    lower = address.hex().encode()
+    letters = int.from_bytes(lower.translate(_LETTERS), "big")
+    high = int.from_bytes(keccak256(lower).hex()[: len(lower)].encode().translate(_HIGH_NIBBLES), "big")
+    return "0x" + (int.from_bytes(lower, "big") ^ (letters & high)).to_bytes(len(lower), "big").decode()
+
+
+_checksummed = lru_cache(maxsize=_CACHE_ENTRIES)(_checksum)
 
 
 def is_address(text: str) -> bool:

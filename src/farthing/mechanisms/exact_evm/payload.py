@@ -12,7 +12,7 @@ import msgspec
 
 from farthing.errors import RemoteProtocolError
 from farthing.evm.abi import UINT256_MAX
-from farthing.evm.addresses import AddressInvalid, checksum_address, parse_address
+from farthing.evm.addresses import AddressInvalid, checksum_address, parse_address, read_address
 from farthing.evm.signatures import SIGNATURE_SIZE_BYTES
 from farthing.evm.typed_data import TransferWithAuthorization
 from farthing.mechanisms.interface import SignedPayment
@@ -99,26 +99,38 @@ def read_payment(payment: PaymentPayload) -> SignedPayment:
         token = parse_address(accepted.asset)
     except AddressInvalid as error:
         raise RemoteProtocolError(str(error), path="$.accepted.asset") from None
-    message_ = TransferWithAuthorization(
-        _read_address(said.from_, "from"),
-        _read_address(said.to, "to"),
+    try:
+        from_, payer = read_address(said.from_)
+    except AddressInvalid as error:
+        raise RemoteProtocolError(str(error), path="$.payload.authorization.from") from None
+    try:
+        to = parse_address(said.to)
+    except AddressInvalid as error:
+        raise RemoteProtocolError(str(error), path="$.payload.authorization.to") from None
+    authorization = TransferWithAuthorization(
+        from_,
+        to,
         _read_uint(said.value, "value"),
         _read_uint(said.valid_after, "validAfter"),
         _read_uint(said.valid_before, "validBefore"),
         _read_nonce(said.nonce),
     )
-    return signed_payment(accepted.network, ExactDetail(chain_id, token, message_, _read_signature(wire.signature)))
+    detail = ExactDetail(chain_id, token, authorization, _read_signature(wire.signature))
+    return signed_payment(accepted.network, detail, payer=payer)
 
 
-def signed_payment(network: str, detail: ExactDetail) -> SignedPayment:
-    """Name a payment: identity, fingerprint, and what everybody asks of it."""
+def signed_payment(network: str, detail: ExactDetail, *, payer: str | None = None) -> SignedPayment:
+    """Name a payment: identity, fingerprint, and what everybody asks of it.
+
+    `payer` is the EIP-55 text of `from`, where the caller has it already.
+    """
     message = detail.message
+    payer = payer or checksum_address(message.from_)
     token = "0x" + detail.token.hex()
-    payer = "0x" + message.from_.hex()
     return SignedPayment(
-        identity=PaymentIdentity(IDENTITY_KIND, (network, token, payer, "0x" + message.nonce.hex())),
+        identity=PaymentIdentity(IDENTITY_KIND, (network, token, payer.lower(), "0x" + message.nonce.hex())),
         fingerprint=_fingerprint(network, detail),
-        payer=checksum_address(message.from_),
+        payer=payer,
         pay_to=checksum_address(message.to),
         asset=checksum_address(detail.token),
         network=network,
@@ -163,13 +175,6 @@ def _fingerprint(network: str, detail: ExactDetail) -> str:
         + message.nonce
         + signature
     ).hexdigest()
-
-
-def _read_address(text: str, name: str) -> bytes:
-    try:
-        return parse_address(text)
-    except AddressInvalid as error:
-        raise RemoteProtocolError(str(error), path=f"$.payload.authorization.{name}") from None
 
 
 def _read_uint(text: str, name: str) -> int:

@@ -1,0 +1,39 @@
+"""`python -m bench [NAME …] [--json]`: run the benches named, or all, and print a line for each figure."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+
+from bench import machine
+
+# Name on the command line, and the module whose `run()` gives the figures.
+BENCHES = {
+    "verify_cpu": "bench.verify_cpu",
+    "sign_cpu": "bench.sign_cpu",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run; 0 if every target is met, 1 if one is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHES)}; all by default")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line, and nothing else")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in BENCHES]
+    if unknown:
+        parser.error(f"no bench called {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    # With --json the machine goes to the other stream, so that every line of this one is a figure.
+    print(machine.to_text(), file=sys.stderr if options.json else sys.stdout, flush=True)
+    missed = False
+    for name in options.names or BENCHES:
+        for figure in importlib.import_module(BENCHES[name]).run():
+            missed = missed or figure.met is False
+            print(json.dumps(figure.to_json()) if options.json else figure.to_text(), flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
