@@ -1,4 +1,4 @@
-"""What the devnet's tests share: a token to talk to, with eth-account and eth-abi as the oracle of all that is signed."""
+"""What the devnet's tests share: a token to talk to, with eth-account and eth-abi as the oracle of what is signed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from eth_abi import decode, encode
+from eth_abi.abi import decode, encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
-from eth_utils import keccak, to_checksum_address
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 
 from farthing.errors import NodeRefused
 from farthing.services.devnet import Devnet

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
-from eth_abi import decode, encode
+from eth_abi.abi import decode, encode
 from eth_account.signers.local import LocalAccount
-from eth_utils import keccak
+from eth_utils.crypto import keccak
 
 from farthing.services.devnet import MULTICALL3_ADDRESS, Devnet
 from farthing.services.devnet.contracts import FOLDER, ContractName, load_contract
@@ -107,7 +107,10 @@ def test_multicall_aggregates(chain: Any, pack: Callable[..., str]) -> None:
     [results] = decode(
         [RESULTS],
         call_multicall(
-            chain, pack, "tryAggregate(bool,(address,bytes)[])", False, [(chain.usdc, balance), (chain.usdc, failing)]
+            chain,
+            pack,
+            "tryAggregate(bool,(address,bytes)[])",
+            *[False, [(chain.usdc, balance), (chain.usdc, failing)]],
         ),
     )
     assert [success for success, _ in results] == [True, False]
@@ -149,7 +152,10 @@ def test_multicall_knows_the_block(chain: Any, pack: Callable[..., str]) -> None
     chain.devnet.mine(2)
     whole = False
     block = chain.rpc("eth_getBlockByNumber", "latest", whole)
-    read = lambda name, returns="uint256": chain.read(name, returns=returns, to=MULTICALL3_ADDRESS)  # noqa: E731
+
+    def read(name: str, returns: str = "uint256") -> Any:
+        return chain.read(name, returns=returns, to=MULTICALL3_ADDRESS)
+
     assert read("getBlockNumber()") == int(block["number"], 16)
     assert read("getCurrentBlockTimestamp()") == int(block["timestamp"], 16)
     assert read("getCurrentBlockGasLimit()") == int(block["gasLimit"], 16)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from farthing.errors import ConfigError, NodeUnavailable
 from farthing.services.devnet import DEFAULT_TOKEN_ADDRESS, NodeName, start_devnet
-from farthing.services.devnet.process import find_anvil
-from farthing.services.devnet.server import is_loopback, listen
+from farthing.services.devnet.__main__ import open_node
+from farthing.services.devnet.process import find_anvil, is_loopback
+from farthing.services.devnet.rpc import call_method
+from farthing.services.devnet.server import listen
 
 BASE_SEPOLIA_USDC = "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
 PAYEE = "0x" + "1f" * 20
@@ -51,45 +55,78 @@ def test_chain_id_and_token_address_are_the_callers() -> None:
         devnet.faucet(PAYEE, usdc=4)
         assert devnet.usdc_balance(PAYEE) == 4_000_000
         assert devnet.rpc("eth_getCode", DEFAULT_TOKEN_ADDRESS, "latest") == "0x"
+        with pytest.raises(ConfigError, match=str(devnet.port)), start_devnet(port=devnet.port):
+            pass
+    with pytest.raises(NodeUnavailable):
+        devnet.rpc("eth_chainId")
+
+
+# The file
+
+
+class Reader:
+    """A node on a state file, in this process, asked as its server asks it."""
+
+    def __init__(self, file: Path, **options: Any) -> None:
+        self.node = open_node(state=file, **options)
+
+    def rpc(self, method: str, *params: Any) -> Any:
+        return call_method(self.node, method, list(params))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.node.chain.close()
 
 
 def test_a_file_keeps_the_chain_through_a_kill(tmp_path: Path) -> None:
     file = tmp_path / "chain.sqlite"
+    whole = True
     with start_devnet(state=file, chain_id=777) as devnet:
         devnet.faucet(PAYEE, usdc=3, eth=2)
         devnet.rpc("anvil_setNonce", PAYEE, "0x5")
         devnet.mine(2)
         devnet.reorganise(1)
-        head = devnet.rpc("eth_getBlockByNumber", "latest", True)  # noqa: FBT003 - JSON
+        blocks = [devnet.rpc("eth_getBlockByNumber", hex(number), whole) for number in range(4)]
         receipts = devnet.rpc("eth_getBlockReceipts", "0x1")
+        calldata = {"to": devnet.usdc, "data": "0x70a08231" + PAYEE[2:].rjust(64, "0")}
         os.kill(devnet.pid, signal.SIGKILL)
         assert until(lambda: not devnet.is_running())
     for _ in range(2):
-        with start_devnet(state=file) as devnet:  # the file knows the chain id
-            assert devnet.chain_id == 777
-            assert devnet.usdc_balance(PAYEE) == 3_000_000
-            assert devnet.eth_balance(PAYEE) == 2 * 10**18
-            assert devnet.rpc("eth_getTransactionCount", PAYEE, "latest") == "0x5"
-            assert devnet.rpc("eth_getBlockByNumber", hex(int(head["number"], 16)), True) == head  # noqa: FBT003
-            assert devnet.rpc("eth_getBlockReceipts", "0x1") == receipts
-            devnet.faucet(PAYEE, eth=0, usdc=1)
-            assert devnet.usdc_balance(PAYEE) == 4_000_000
-            devnet.rpc("evm_revert", "0x1")
-            devnet.reorganise(1)
-            assert devnet.usdc_balance(PAYEE) == 3_000_000
-    with pytest.raises(ConfigError, match="chain 777"), start_devnet(state=file, chain_id=778):
-        pass
+        with Reader(file) as reader:  # the file knows the chain id
+            assert reader.rpc("eth_chainId") == hex(777)
+            assert [reader.rpc("eth_getBlockByNumber", hex(number), whole) for number in range(4)] == blocks
+            assert reader.rpc("eth_getBlockReceipts", "0x1") == receipts
+            assert int(reader.rpc("eth_call", calldata), 16) == 3_000_000
+            assert reader.rpc("eth_getBalance", PAYEE) == hex(2 * 10**18)
+            assert reader.rpc("eth_getTransactionCount", PAYEE) == "0x5"
+            reader.rpc("devnet_faucet", PAYEE, hex(1_000_000))
+            assert int(reader.rpc("eth_call", calldata), 16) == 4_000_000
+            reader.node.chain.truncate(3)
+    with pytest.raises(ConfigError, match="chain 777"):
+        Reader(file, chain_id=778)
 
 
 def test_a_file_serves_one_node_and_no_stranger(tmp_path: Path) -> None:
     file = tmp_path / "chain.sqlite"
-    with start_devnet(state=file), pytest.raises(ConfigError, match="another devnet"), start_devnet(state=file):
+    with Reader(file), pytest.raises(ConfigError, match="another devnet"):
+        Reader(file)
+    with Reader(file):
         pass
-    foreign = tmp_path / "letter.txt"
-    foreign.write_text("Dear Sir, " * 1000)
-    with pytest.raises(ConfigError, match=r"letter\.txt"), start_devnet(state=foreign):
-        pass
-    assert foreign.read_text() == "Dear Sir, " * 1000
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Sir, " * 1000)
+    with pytest.raises(ConfigError, match=r"letter\.txt"):
+        Reader(letter)
+    assert letter.read_text() == "Dear Sir, " * 1000
+    database = tmp_path / "other.sqlite"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE recipe (name TEXT)")
+    with pytest.raises(ConfigError, match="no state file"):
+        Reader(database)
+
+
+# The process
 
 
 @pytest.mark.parametrize("node", ["py-evm", "anvil"])
@@ -137,15 +174,8 @@ def test_a_killed_guard_takes_anvil_with_it(anvil_program: str) -> None:
 def test_only_loopback_is_served() -> None:
     assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.8.8.8", "::1"))
     assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.1", "example.com", ""))  # noqa: S104
-    with pytest.raises(ConfigError, match="loopback only"), start_devnet(host="0.0.0.0"):  # noqa: S104
+    with pytest.raises(ConfigError, match="loopback only"), start_devnet("anvil", host="0.0.0.0"):  # noqa: S104
         pass
-
-
-def test_a_port_in_use_is_named() -> None:
-    with listen("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=str(port)), start_devnet(port=port):
-            pass
 
 
 def test_no_anvil_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -161,18 +191,17 @@ def test_a_wrong_token_address_is_refused_before_anything_starts() -> None:
         pass
 
 
-def test_an_ended_node_is_unavailable() -> None:
-    with start_devnet() as devnet:
-        devnet.close()
-        with pytest.raises(NodeUnavailable):
-            devnet.rpc("eth_chainId")
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_the_command_runs_until_ctrl_c(*, as_json: bool) -> None:
+@pytest.mark.parametrize("node", ["py-evm", "anvil"])
+def test_the_command_runs_until_ctrl_c(request: pytest.FixtureRequest, node: NodeName) -> None:
+    as_json = node == "py-evm"
+    if node == "anvil":
+        request.getfixturevalue("anvil_program")
     script = "from farthing.cli import main; main()"
-    command = [sys.executable, "-c", script, "devnet", "--chain-id", "31337", *(["--json"] if as_json else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", script, "devnet", "--chain-id", "31337", "--node", node]
+    command += ["--json"] if as_json else []
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout
     first = process.stdout.readline()
     if as_json:

@@ -75,7 +75,6 @@ def test_time_travel(chain: Any) -> None:
         assert exact <= chain.devnet.timestamp() <= exact + 5
         with pytest.raises(NodeRefused):
             chain.devnet.set_next_timestamp(exact - 1)
-            chain.devnet.mine()
 
 
 def test_a_burst_of_blocks_does_not_run_ahead_of_the_clock(devnet_pyevm: Devnet) -> None:

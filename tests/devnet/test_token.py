@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from eth_abi import encode
+from eth_abi.abi import encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
-from eth_utils import keccak
+from eth_utils.crypto import keccak
 
 from farthing.services.devnet.contracts import load_contract
 
@@ -67,7 +67,8 @@ def test_describes_itself(chain: Any) -> None:
     assert chain.read("symbol()", returns="string") == "USDC"
     assert chain.read("version()", returns="string") == "2"
     assert chain.read("decimals()", returns="uint8") == 6
-    assert chain.read("totalSupply()") == 10 * 1_000_000 * 10**6
+    supply = chain.rpc("eth_call", {"to": chain.usdc, "data": "0x18160ddd"}, "earliest")
+    assert int(supply, 16) == 10 * 1_000_000 * 10**6
     assert chain.read("owner()", returns="address").lower() == chain.devnet.owner[0].lower()
     separator = keccak(
         encode(
@@ -82,7 +83,8 @@ def test_describes_itself(chain: Any) -> None:
         )
     )
     assert chain.read("DOMAIN_SEPARATOR()", returns="bytes32") == separator
-    assert [chain.balance(address) for address, _ in chain.devnet.accounts] == [1_000_000 * 10**6] * 10
+    balances = [chain.devnet.usdc_balance(address, "earliest") for address, _ in chain.devnet.accounts]
+    assert balances == [1_000_000 * 10**6] * 10
 
 
 def test_transfer_moves_money_and_logs_it(chain: Any, account: Callable[[], LocalAccount]) -> None:
@@ -100,8 +102,8 @@ def test_transfer_moves_money_and_logs_it(chain: Any, account: Callable[[], Loca
     call = ("transfer(address,uint256)", payee.address, 3_000_001)
     assert chain.refusal(*call, sender=payer.address) == "ERC20: transfer amount exceeds balance"
     zero = "0x" + "00" * 20
-    call = ("transfer(address,uint256)", zero, 1)
-    assert chain.refusal(*call, sender=payer.address) == "ERC20: transfer to the zero address"
+    refused = chain.refusal("transfer(address,uint256)", zero, 1, sender=payer.address)
+    assert refused == "ERC20: transfer to the zero address"
 
 
 def test_allowances(chain: Any, account: Callable[[], LocalAccount]) -> None:
@@ -123,9 +125,7 @@ def test_allowances(chain: Any, account: Callable[[], LocalAccount]) -> None:
 
 @pytest.mark.parametrize("which", OVERLOADS)
 @pytest.mark.parametrize("struct", ["Transfer", "Receive"])
-def test_authorisation_pays_once(
-    chain: Any, account: Callable[[], LocalAccount], struct: str, which: str
-) -> None:
+def test_authorisation_pays_once(chain: Any, account: Callable[[], LocalAccount], struct: str, which: str) -> None:
     payer, payee, anybody = chain.funded(usdc=1), chain.funded(eth=1), chain.funded(eth=1)
     payment = Payment(chain, payer, payee.address, struct)
     sender = anybody if struct == "Transfer" else payee
@@ -154,9 +154,7 @@ def test_only_the_payee_receives(chain: Any, account: Callable[[], LocalAccount]
 
 
 @pytest.mark.parametrize("which", OVERLOADS)
-def test_cancelled_authorisation_pays_nothing(
-    chain: Any, account: Callable[[], LocalAccount], which: str
-) -> None:
+def test_cancelled_authorisation_pays_nothing(chain: Any, account: Callable[[], LocalAccount], which: str) -> None:
     payer, payee, anybody = chain.funded(usdc=1), account(), chain.funded(eth=1)
     payment = Payment(chain, payer, payee.address)
     nonce = payment.message["nonce"]
@@ -197,9 +195,7 @@ def test_what_was_signed_is_what_counts(chain: Any, account: Callable[[], LocalA
 
 
 @pytest.mark.parametrize("which", OVERLOADS)
-def test_validity_window_is_open_at_both_ends(
-    chain: Any, account: Callable[[], LocalAccount], which: str
-) -> None:
+def test_validity_window_is_open_at_both_ends(chain: Any, account: Callable[[], LocalAccount], which: str) -> None:
     payer, payee = chain.funded(usdc=1), account()
     now = chain.devnet.timestamp()
     early = Payment(chain, payer, payee.address, validAfter=now)
@@ -217,9 +213,7 @@ def pack_call(name: str, values: list[Any]) -> str:
 
 
 @pytest.mark.parametrize("which", OVERLOADS)
-def test_malleable_and_malformed_signatures(
-    chain: Any, account: Callable[[], LocalAccount], which: str
-) -> None:
+def test_malleable_and_malformed_signatures(chain: Any, account: Callable[[], LocalAccount], which: str) -> None:
     payer, payee = chain.funded(usdc=1), account()
     payment = Payment(chain, payer, payee.address)
     v, r, s = split(payment.signature)
@@ -281,8 +275,7 @@ def test_pause_stops_all_that_moves(chain: Any, account: Callable[[], LocalAccou
         ("transferFrom(address,address,uint256)", payer.address, payee.address, 1),
         ("approve(address,uint256)", payee.address, 1),
         ("cancelAuthorization(address,bytes32,bytes)", payer.address, bytes(32), bytes(65)),
-        ("permit(address,address,uint256,uint256,uint8,bytes32,bytes32)", payer.address, payee.address, 1, 0)
-        + (27, bytes(32), bytes(32)),
+        (f"permit(address,address,uint256,uint256{VRS})", payer.address, payee.address, 1, 0, 27, bytes(32), bytes(32)),
         ("mint(address,uint256)", payee.address, 1),
     ]
     for call in calls:
@@ -299,12 +292,12 @@ def test_blocked_accounts_neither_pay_nor_are_paid(chain: Any, account: Callable
         assert chain.read("isBlacklisted(address)", blocked.address, returns="bool")
         for which in OVERLOADS:
             assert chain.refusal(*payment.call(which)) == "Blacklistable: account is blacklisted"
-        call = ("transfer(address,uint256)", payee.address, 1)
-        assert chain.refusal(*call, sender=payer.address) == "Blacklistable: account is blacklisted"
+        refused = chain.refusal("transfer(address,uint256)", payee.address, 1, sender=payer.address)
+        assert refused == "Blacklistable: account is blacklisted"
         chain.transact(chain.owner, "unBlacklist(address)", blocked.address)
     # The token blocks itself, so that nobody loses money by paying it.
-    call = ("transfer(address,uint256)", chain.usdc, 1)
-    assert chain.refusal(*call, sender=payer.address) == "Blacklistable: account is blacklisted"
+    refused = chain.refusal("transfer(address,uint256)", chain.usdc, 1, sender=payer.address)
+    assert refused == "Blacklistable: account is blacklisted"
     chain.transact(payer, *payment.call())
     refused = chain.refusal("blacklist(address)", payer.address, sender=anybody.address)
     assert refused == "Blacklistable: caller is not the blacklister"

@@ -48,13 +48,7 @@ def devnet(
       farthing devnet --node anvil --json               Foundry's anvil, described in one line of JSON
     """  # noqa: D301 - click's mark for lines that are not to be joined
     from farthing.services.devnet import NodeName, start_devnet  # noqa: PLC0415 - heavy parts only when run
-    from farthing.services.devnet.server import is_loopback  # noqa: PLC0415
 
-    if not is_loopback(host):
-        raise ConfigError(
-            f"--host {host}: the devnet listens on loopback only, since its keys are public and its methods rewrite "
-            "history. Use 127.0.0.1, or ::1."
-        )
     if node not in {"py-evm", "anvil"}:
         raise ConfigError(f"--node {node}: there are py-evm and anvil.")
     ended = threading.Event()

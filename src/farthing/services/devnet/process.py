@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -76,6 +77,7 @@ def start_node(name: NodeName, options: NodeOptions) -> NodeProcess:
 
     Raises `ConfigError` where it can't be started as asked, `NodeUnavailable` where it doesn't come up.
     """
+    require_loopback(options.host)
     folder = tempfile.TemporaryDirectory(prefix="farthing-devnet-")
     try:
         if name == "py-evm":
@@ -86,6 +88,25 @@ def start_node(name: NodeName, options: NodeOptions) -> NodeProcess:
         folder.cleanup()
         raise
     raise ConfigError(f"There is no node called {name!r}: py-evm or anvil.")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is the machine itself: localhost, 127.0.0.0/8 or ::1."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def require_loopback(host: str) -> None:
+    """Raise `ConfigError` for an address that others can reach."""
+    if not is_loopback(host):
+        raise ConfigError(
+            f"The devnet listens on loopback only, not on {host!r}: its keys are public, and its methods rewrite "
+            "history. Use 127.0.0.1, or ::1."
+        )
 
 
 def find_anvil() -> str | None:

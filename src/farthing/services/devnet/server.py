@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import AsyncGenerator, Callable
@@ -18,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from farthing.errors import ConfigError
+from farthing.services.devnet.process import require_loopback
 from farthing.services.devnet.rpc import call_method
 from farthing.services.devnet.rpc_values import (
     INTERNAL_ERROR,
@@ -106,10 +106,7 @@ def serve(node: Node, listener: socket.socket, *, on_ready: Callable[[], None] |
 
 def listen(host: str, port: int) -> socket.socket:
     """Bind a loopback socket; port 0 takes a free one. Raises `ConfigError` for another host or a port in use."""
-    if not is_loopback(host):
-        raise ConfigError(
-            f"The devnet listens on loopback only, not on {host}: its keys are public, and its methods rewrite history."
-        )
+    require_loopback(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -120,16 +117,6 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"Can't listen on {host}:{port}: {error.strerror}. Choose another --port.") from error
     listener.listen(_BACKLOG)
     return listener
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is the machine itself: localhost, 127.0.0.0/8 or ::1."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _mine_by_clock(node: Node) -> None:
