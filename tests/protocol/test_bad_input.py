@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -168,10 +169,28 @@ def test_S10_what_is_not_utf8_is_refused(data: bytes, read: Callable[[bytes], ob
 @pytest.mark.parametrize("where", ["extra", "extensions", "payload", "unknown"])
 @pytest.mark.parametrize("bracket", ["[]", "{}"])
 def test_S10_deep_nesting_is_refused_wherever_it_is(where: str, bracket: str) -> None:
+    """On every Python: its own recursion limit is a thousand here and ten thousand there."""
     opening = "[" if bracket == "[]" else '{"a":'
-    deep = opening * 1500 + "1" + bracket[1] * 1500
-    message = changed(PAYMENT, "accepted.extra" if where == "extra" else where, "DEEP")
-    refused(lambda: codec.decode_payment_json(json.dumps(message).replace('"DEEP"', deep).encode()))
+    path = "accepted.extra" if where == "extra" else where
+    for depth in (codec.NESTING_MAX + 1, 150, 1500, 12_000):
+        deep = '{"b":' + opening * depth + "1" + bracket[1] * depth + "}"
+        text = json.dumps(changed(PAYMENT, path, "DEEP")).replace('"DEEP"', deep)
+        assert "nested too deep" in str(refused(partial(codec.decode_payment_json, text.encode())))
+
+
+def test_S10_looking_for_nesting_takes_no_quadratic_time() -> None:
+    for text in ('"' + '\\"' * 30_000, '"' * 60_000, '"' + "\\" * 60_001, '"\\"' * 20_000, "{" * 60_000 + "}" * 60_000):
+        data = b"[" * codec.NESTING_MAX + text.encode()
+        started = time.process_time()
+        refused(partial(codec.decode_payment_json, data))
+        assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("text", ["[" * 200, '"{' * 200, "\\" * 200 + "[" * 200, "]" * 200 + "{" * 200])
+def test_brackets_in_a_text_and_many_side_by_side_are_no_nesting(text: str) -> None:
+    extensions = {"odd": {"info": text, "many": [[] for _ in range(200)], text: {"a": {}}}}
+    payment = codec.decode_payment_json(json.dumps(changed(PAYMENT, "extensions", extensions)).encode())
+    assert payment.extensions == extensions
 
 
 # Of a good header: what lenient decoders of base64 skip, guess or forgive.

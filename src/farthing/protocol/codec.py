@@ -31,6 +31,8 @@ HEADER_MAX_BYTES = 16_384
 OFFER_HEADER_MAX_BYTES = 8_192
 # A facilitator's request carries one payment and its requirements: twice the header, unpacked, and some room.
 BODY_MAX_BYTES = 65_536
+# Offers nest four deep, JSON Schemas of extensions some ten more. Where Python's own stack ends depends on its version.
+NESTING_MAX = 64
 
 T = TypeVar("T")
 
@@ -44,6 +46,9 @@ _supported_decoder = msgspec.json.Decoder(SupportedResponse)
 
 # msgspec ends its messages with the path: "Expected `str`, got `int` - at `$.accepted.amount`".
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?\Z", re.DOTALL)
+# A string, or what there is of one: nothing here may fail and try again, which would take quadratic time.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 # A missing member and a struct's own check are told of the object; the member at fault stands in the words.
 _MEMBER = re.compile(r"(?:Object missing required field )?`(?P<member>[A-Za-z0-9]+)`")
 
@@ -93,17 +98,29 @@ def decode_with(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw, *, 
 
     `at` is where `data` stands in its message: a payload read by its mechanism stands at `$.payload`.
     """
+    if not isinstance(data, msgspec.Raw) and _nests_too_deep(data):
+        message = f"{what}: JSON is nested too deep; the limit is {NESTING_MAX}"
+        raise RemoteProtocolError(message, path=at)
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
         why, path = _explain(str(error))
         raise RemoteProtocolError(f"{what}: {why}", path=at + path.removeprefix("$")) from None
-    except RecursionError:
-        message = f"{what}: JSON is nested too deep"
-        raise RemoteProtocolError(message, path=at) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"{what}: not JSON ({error})"
         raise RemoteProtocolError(message, path=at) from None
+
+
+def _nests_too_deep(data: bytes) -> bool:
+    # Nothing is deeper than it has opening brackets, and most messages have a handful: two scans at memory's speed.
+    if data.count(b"{") + data.count(b"[") <= NESTING_MAX:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", data)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > NESTING_MAX:
+            return True
+    return False
 
 
 def _explain(text: str) -> tuple[str, str]:
@@ -173,6 +190,11 @@ def decode_payment(header: str | bytes) -> PaymentPayload:
 def decode_payment_json(data: bytes) -> PaymentPayload:
     """Read the JSON of a PaymentPayload."""
     return decode_with(_payment_decoder, data, what="PaymentPayload")
+
+
+def decode_requirements_json(data: bytes) -> PaymentRequirements:
+    """Read the JSON of a PaymentRequirements."""
+    return decode_with(_requirements_decoder, data, what="PaymentRequirements")
 
 
 def decode_payment_required(header: str | bytes) -> ReceivedOffers:
