@@ -133,6 +133,8 @@ class Shop(ThreadingHTTPServer):
         self.plain: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.seen: list[Seen] = []
         self.transfers: dict[str, int] = {}
+        # Behaviours that hang wait for it.
+        self.stopped = threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
@@ -174,6 +176,7 @@ def open_shop() -> Iterator[Shop]:
     try:
         yield shop
     finally:
+        shop.stopped.set()
         shop.shutdown()
         shop.server_close()
 
