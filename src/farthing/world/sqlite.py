@@ -48,13 +48,16 @@ CLOSE_TIMEOUT_SECONDS = 30.0
 JOURNAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
-# A forked child must neither use nor close its parent's connections (sqlite.org/howtocorrupt.html, 2.6): kept here,
-# they are not collected either.
-_inherited: list[object] = []
+_forking: list[Database] = []
 
 
 class Database:
-    """One file of SQLite, shared by threads and processes. Survives a fork: the child opens its own connections."""
+    """One file of SQLite, shared by threads and processes.
+
+    A fork is survived by both sides. SQLite keeps a process's locks by file in its own memory, which a child would
+    inherit and believe (sqlite.org/howtocorrupt.html, 2.6): so all connections are closed before a fork, between two
+    batches, and each side opens its own when it needs one.
+    """
 
     def __init__(
         self, path: str | os.PathLike[str], *, migrations: tuple[Migration, ...], queue_limit: int = QUEUE_LIMIT
@@ -110,10 +113,11 @@ class Database:
         if self._closed:
             raise StoreError(f"The store {self.path} is closed.")
         reader: _Reader | None = getattr(self._local, "reader", None)
-        try:
-            if reader is None:
-                reader = self._local.reader = _Reader(self._connect(query_only=True))
+        if reader is None:
+            with self._readers_lock:
+                reader = self._local.reader = _Reader(self._open_reader)
                 self._readers.add(reader)
+        try:
             return reader.run(query)
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
@@ -130,8 +134,9 @@ class Database:
             thread.join(CLOSE_TIMEOUT_SECONDS)
             if thread.is_alive():
                 return  # stuck in the kernel: nothing may be pulled from under it, and its callers were not answered
-        for reader in list(self._readers):
-            reader.close()
+        with self._readers_lock:
+            for reader in self._readers:
+                reader.close()
         with self._writer_lock:
             self._drop_writer()
             if self._file_lock is not None:
@@ -208,11 +213,27 @@ class Database:
         self._file_lock = None
         self._writer = None
         self._local = threading.local()
+        self._readers_lock = threading.Lock()
         self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
 
-    def after_fork(self) -> None:
-        """Leave the parent's threads and connections alone and start afresh. Called in the child, by the fork hook."""
-        _inherited.append((self._writer, list(self._readers), self._local, self._queue))
+    def before_fork(self) -> None:
+        """Close the connections, and keep all threads from opening others. Called by the fork hook."""
+        self._writer_lock.acquire()
+        self._readers_lock.acquire()
+        self._drop_writer()
+        for reader in self._readers:
+            reader.lock.acquire()
+            reader.close()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the threads go on. Called by the fork hook."""
+        for reader in self._readers:
+            reader.lock.release()
+        self._readers_lock.release()
+        self._writer_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start afresh: the parent's threads do not exist here, and what they queued is theirs to do."""
         if self._file_lock is not None:
             self._file_lock.close_after_fork()
         self._start_afresh()
@@ -260,6 +281,11 @@ class Database:
             raise
         return connection
 
+    def _open_reader(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreError(f"The store {self.path} is closed.")
+        return self._connect(query_only=True)
+
     def _make_durable(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
             raise StoreError(f"The store {self.path} is on a file system without shared memory: use a local disk.")
@@ -278,24 +304,30 @@ class Database:
 class _Reader:
     """A reading connection of one thread; the lock keeps `close` from another thread out of a running query."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._lock = threading.RLock()
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+        self.lock = threading.RLock()
 
     def run(self, query: Operation[R]) -> R:
-        with self._lock:
-            if self._connection.in_transaction:
-                return query(self._connection)  # a query within a query
-            self._connection.execute("BEGIN")
+        with self.lock:
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = self._connect()
+            if connection.in_transaction:
+                return query(connection)  # a query within a query
+            connection.execute("BEGIN")
             try:
-                return query(self._connection)
+                return query(connection)
             finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        with self.lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def _run_together(connection: sqlite3.Connection, batch: list[_Waiting]) -> list[tuple[Any]]:
@@ -329,9 +361,22 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     return checked
 
 
-def _forget_after_fork() -> None:
-    for database in list(_open):
-        database.after_fork()
+def _before_fork() -> None:
+    _forking[:] = _open
+    for database in _forking:
+        database.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for database in _forking:
+        database.after_fork_in_parent()
+    _forking.clear()
+
+
+def _after_fork_in_child() -> None:
+    for database in _forking:
+        database.after_fork_in_child()
+    _forking.clear()
 
 
 def _close_all() -> None:
@@ -341,4 +386,4 @@ def _close_all() -> None:
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
