@@ -1,0 +1,1 @@
+"""The facilitator: verifies payments and settles them, as flows and tables of states."""

@@ -1,0 +1,60 @@
+"""What a facilitator takes: mechanisms, networks with their tokens, and limits. Plain data that the flows work with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from farthing.mechanisms.interface import FacilitatorMechanism
+from farthing.mechanisms.registry import Registry
+from farthing.protocol.messages import SupportedKind, SupportedResponse
+
+# A transfer by EIP-3009 takes about 80,000 gas on USDC (a proxy with cold slots); twice that is somebody's trick.
+GAS_LIMIT_MAX: Final = 200_000
+# A seller that holds its client's request open waits about this long; the official client gives up after 90 s.
+SETTLE_TIMEOUT_SECONDS: Final = 30
+# A call that failed on chain cost us gas: so often it is tried before the payment is refused.
+ATTEMPTS_MAX: Final = 3
+# Payments that are not over yet; beyond it a new one is told to come back. Each costs a few kilobytes and a poll.
+OPEN_PAYMENTS_MAX: Final = 10_000
+# The least time that a window must be open when the transaction is built, in seconds: a few blocks.
+WINDOW_LEFT_MIN_SECONDS: Final = 4
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The facilitator's bounds. Seconds and gas units."""
+
+    settle_timeout_seconds: float = SETTLE_TIMEOUT_SECONDS
+    gas_limit_max: int = GAS_LIMIT_MAX
+    attempts_max: int = ATTEMPTS_MAX
+    open_payments_max: int = OPEN_PAYMENTS_MAX
+    window_left_min_seconds: int = WINDOW_LEFT_MIN_SECONDS
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """What this facilitator takes: its mechanisms, the assets by (network, address in lower case), and its limits.
+
+    `signers` are the wallets that settle, by CAIP-2 pattern, as `/supported` shows them.
+    """
+
+    mechanisms: Registry[FacilitatorMechanism]
+    assets: frozenset[tuple[str, str]]
+    limits: Limits = Limits()
+    signers: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks on which something is settled here."""
+        return tuple(sorted({network for network, _ in self.assets}))
+
+    def supported(self) -> SupportedResponse:
+        """Give the answer of `/supported`."""
+        schemes = sorted({face.scheme for face in self.mechanisms.all()})
+        kinds = tuple(
+            SupportedKind(scheme=scheme, network=network)
+            for scheme in schemes
+            for network in self.networks
+            if self.mechanisms.find(scheme, network) is not None
+        )
+        return SupportedResponse(kinds=kinds, extensions=(), signers=self.signers)

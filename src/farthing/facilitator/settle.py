@@ -1,0 +1,221 @@
+"""Settlement as the caller sees it: verify, put on record, wait for the chain, and tell success once.
+
+Sellers in the wild keep no record and rely on the second `/settle` to fail, so success is told to one caller alone:
+the one that holds the payment's place, or whoever brings the idempotency key under which it was recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import msgspec
+
+from farthing.errors import NodeUnavailable, RemoteProtocolError
+from farthing.evm.hexadecimal import read_quantity
+from farthing.evm.node import AskNode, NodeCall
+from farthing.facilitator.answers import duplicate, not_the_same, pending, refusal, settled
+from farthing.facilitator.desk import Desk
+from farthing.facilitator.states import CONFIRMED, FINAL, PAYMENT, REFUSED
+from farthing.facilitator.store import FindRecord, GivePlaceUp, PaymentBody, PaymentRecord, RecordPayment, TakePlace, Tell
+from farthing.facilitator.verify import INVALID_PAYLOAD, examine, find_face
+from farthing.flow import Effect, Flow, Now
+from farthing.mechanisms.interface import (
+    FacilitatorMechanism,
+    Refusal,
+    SignedPayment,
+    Spent,
+    SpentOtherwise,
+    Verification,
+)
+from farthing.protocol.codec import encode_json
+from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse
+
+# A claim outlives the call's own time-out by what an answer takes to be written; then the place is free again.
+CLAIM_MARGIN_SECONDS: Final = 5
+# How far back the transaction is looked for that spent a payment before it came here: half an hour on most chains, and
+# what nodes let one ask for at once.
+SPENT_LOOKBACK_BLOCKS: Final = 1_000
+# Refusals that say that the right is gone; the transaction that took it is then named.
+_SPENT_REASONS: Final = frozenset({"invalid_exact_evm_nonce_already_used"})
+_SUCCESS: Final = frozenset({CONFIRMED, FINAL})
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call to `/settle`: the bearer token's name, its idempotency key or none, and the call's own unique name."""
+
+    caller: str
+    claimant: str
+    idempotency_key: str = ""
+
+
+class AwaitOutcome(Effect["PaymentRecord | None"], frozen=True):
+    """Have the submitter settle a payment on record, and wait until it is CONFIRMED or REFUSED, or `seconds` are over.
+
+    The answer is the payment as it is on record then. `signed` and `base_fee_wei` save the submitter a look-up.
+    """
+
+    payment_id: str
+    scheme: str
+    network: str
+    claimant: str
+    seconds: float
+    signed: SignedPayment
+    base_fee_wei: int = 0
+
+
+def settle(desk: Desk, payment: PaymentPayload, requirements: PaymentRequirements, call: Call) -> Flow[SettlementResponse]:
+    """Settle a payment, or say what became of it. Raises `NodeUnavailable` where it could not be verified.
+
+    Once the payment is on record, trouble with the node is `settlement_pending`, with the transaction where one exists.
+    """
+    face = find_face(desk, requirements)
+    if isinstance(face, Refusal):
+        return refusal(face.reason, face.message, network=requirements.network)
+    try:
+        signed = face.read(payment)
+    except RemoteProtocolError as error:
+        return refusal(INVALID_PAYLOAD, str(error), network=requirements.network)
+    print_ = requirements_print(requirements)
+    record = yield from FindRecord(signed.payment_id)
+    base_fee_wei = 0
+    if record is None:
+        verification = yield from examine(desk, payment, requirements, settling=True)
+        if not verification.response.is_valid:
+            return (yield from _refuse(face, signed, verification))
+        base_fee_wei = verification.base_fee_wei
+        now_seconds = yield from Now()
+        record = yield from RecordPayment(
+            _record(desk, signed, requirements, verification, call, now_seconds, print_),
+            PaymentBody(encode_json(payment), encode_json(requirements)),
+        )
+    if (record.fingerprint, record.requirements_print) != (signed.fingerprint, print_):
+        return not_the_same(record)
+    if record.claimant != call.claimant:
+        joined = yield from _join(desk, record, call)
+        if joined is None:
+            return duplicate(record)
+        record = joined
+    if record.state not in {*_SUCCESS, REFUSED}:
+        waited = yield from AwaitOutcome(
+            record.payment_id,
+            record.scheme,
+            record.network,
+            call.claimant,
+            desk.limits.settle_timeout_seconds,
+            signed,
+            base_fee_wei,
+        )
+        record = record if waited is None else waited
+    return (yield from _tell(record, call))
+
+
+def requirements_print(requirements: PaymentRequirements) -> str:
+    """Hash what a payment is held to, `extra` with its keys in order: one text for one meaning."""
+    return hashlib.sha256(msgspec.json.encode(requirements, order="sorted")).hexdigest()
+
+
+def _record(
+    desk: Desk,
+    signed: SignedPayment,
+    requirements: PaymentRequirements,
+    verification: Verification,
+    call: Call,
+    now_seconds: int,
+    print_: str,
+) -> PaymentRecord:
+    return PaymentRecord(
+        payment_id=signed.payment_id,
+        state=PAYMENT.start,
+        scheme=requirements.scheme,
+        network=signed.network,
+        asset=signed.asset,
+        payer=signed.payer,
+        pay_to=signed.pay_to,
+        amount=signed.amount,
+        valid_before=signed.valid_before,
+        fingerprint=signed.fingerprint,
+        requirements_print=print_,
+        created_at=now_seconds,
+        recorded_block=verification.block_number,
+        gas_limit=verification.gas_limit,
+        caller=call.caller,
+        idempotency_key=call.idempotency_key,
+        claimant=call.claimant,
+        claim_until=_claim_until(desk, now_seconds),
+    )
+
+
+def _claim_until(desk: Desk, now_seconds: int) -> int:
+    return now_seconds + int(desk.limits.settle_timeout_seconds) + CLAIM_MARGIN_SECONDS
+
+
+def _join(desk: Desk, record: PaymentRecord, call: Call) -> Flow[PaymentRecord | None]:
+    """Let a repeat wait for the outcome, where it may be told of it: by the same key, or by the place given up."""
+    if record.state == REFUSED or _same_key(record, call):
+        return record
+    now_seconds = yield from Now()
+    return (
+        yield from TakePlace(
+            record.payment_id,
+            call.caller,
+            call.idempotency_key,
+            call.claimant,
+            now_seconds,
+            _claim_until(desk, now_seconds),
+        )
+    )
+
+
+def _same_key(record: PaymentRecord, call: Call) -> bool:
+    return bool(call.idempotency_key) and (record.caller, record.idempotency_key) == (call.caller, call.idempotency_key)
+
+
+def _tell(record: PaymentRecord, call: Call) -> Flow[SettlementResponse]:
+    """Answer from the record; who is told of success is decided by one conditional statement."""
+    if record.state == REFUSED:
+        return refusal(
+            record.reason, record.message, network=record.network, transaction=record.transaction, payer=record.payer
+        )
+    if record.state in _SUCCESS:
+        if _same_key(record, call):
+            return settled(record)
+        told = record.told and record.claimant == call.claimant
+        if told or (yield from Tell(record.payment_id, call.claimant)):
+            return settled(record)
+        return duplicate(record)
+    if _same_key(record, call) or (yield from GivePlaceUp(record.payment_id, call.claimant)):
+        return pending(record)
+    # Success was recorded as told to this very call while its time ran out.
+    latest = yield from FindRecord(record.payment_id)
+    if latest is not None and latest.state in _SUCCESS and latest.told and latest.claimant == call.claimant:
+        return settled(latest)
+    return pending(latest or record)
+
+
+def _refuse(face: FacilitatorMechanism, signed: SignedPayment, verification: Verification) -> Flow[SettlementResponse]:
+    """Refuse before anything is on record. Where the right is gone, the transaction that took it is named."""
+    response = verification.response
+    reason = response.invalid_reason or INVALID_PAYLOAD
+    transaction = ""
+    if reason in _SPENT_REASONS:
+        transaction = yield from _find_spender(face, signed)
+    return refusal(
+        reason,
+        response.invalid_message or "",
+        network=signed.network,
+        transaction=transaction,
+        payer=response.payer or signed.payer,
+    )
+
+
+def _find_spender(face: FacilitatorMechanism, signed: SignedPayment) -> Flow[str]:
+    """Look for the transaction, as far back as nodes let us; the refusal stands without it."""
+    try:
+        (height,) = yield from AskNode(signed.network, (NodeCall("eth_blockNumber"),))
+        from_block = max(0, read_quantity(height) - SPENT_LOOKBACK_BLOCKS)
+        answers = yield from AskNode(signed.network, face.evidence_calls(signed, from_block=from_block))
+        evidence = face.judge_evidence(signed, answers)
+    except NodeUnavailable:
+        return ""
+    return evidence.transaction if isinstance(evidence, (Spent, SpentOtherwise)) else ""

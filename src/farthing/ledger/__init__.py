@@ -1,0 +1,1 @@
+"""Books: accounts, transfers and double entry, without I/O."""

@@ -1,0 +1,242 @@
+"""The facilitator over HTTP: the endpoints of the specification, section 7, and those of an operator.
+
+What the seller sent wrong is a 400 with problem details. What the *buyer* signed wrong is a verdict on 200: official
+clients read nothing but a 200, and a buyer must not be able to make a seller's server fail.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from farthing.errors import FacilitatorUnavailable, RemoteProtocolError
+from farthing.facilitator.answers import refusal
+from farthing.facilitator.verify import INVALID_PAYLOAD
+from farthing.protocol.codec import BODY_MAX_BYTES, decode_verify_request, encode_json
+from farthing.protocol.http import IDEMPOTENCY_KEY
+from farthing.protocol.messages import X402_VERSION, VerifyRequest, VerifyResponse
+from farthing.services.facilitator.auth import LOOPBACK, Tokens
+from farthing.services.facilitator.openapi import openapi_document
+from farthing.services.facilitator.problems import (
+    PROBLEM_JSON,
+    UNEXPECTED_SETTLE_ERROR,
+    UNEXPECTED_VERIFY_ERROR,
+    problem_body,
+    problem_of,
+    settle_members,
+    verify_members,
+)
+from farthing.services.facilitator.service import FacilitatorService
+
+JSON: Final = "application/json"
+# A payment id has 68 characters, a transaction hash 66; nothing longer is looked up.
+NAME_MAX_CHARS: Final = 128
+# draft-ietf-httpapi-idempotency-key-header: a UUID or the like; ours are payment ids.
+IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
+
+_INVALID_VERSION: Final = "invalid_x402_version"
+# What stands under this path was made by the buyer, and passed on by the seller.
+_BUYERS_PART: Final = "$.paymentPayload"
+_OK: Final = 200
+_UNHEALTHY: Final = 503
+
+Endpoint = Callable[[Request, str], Awaitable[Response]]
+Members = Callable[[str, str], dict[str, Any]]
+
+
+class _Version(msgspec.Struct, frozen=True, rename={"x402_version": "x402Version"}):
+    x402_version: int = X402_VERSION
+
+
+_version_decoder = msgspec.json.Decoder(_Version)
+
+
+class _Refused(Exception):
+    """A request that ends in problem details; known in this file alone."""
+
+    def __init__(self, kind: str, detail: str, *, path: str = "") -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.path = path
+
+
+def make_app(service: FacilitatorService, tokens: Tokens | None = None) -> Starlette:
+    """Make the ASGI application around a service that somebody else starts and closes."""
+    return _App(service, tokens or Tokens({})).starlette()
+
+
+class _App:
+    def __init__(self, service: FacilitatorService, tokens: Tokens) -> None:
+        self._service = service
+        self._tokens = tokens
+        self._openapi = msgspec.json.encode(openapi_document(authenticated=bool(tokens)))
+
+    def starlette(self) -> Starlette:
+        routes = [
+            Route("/verify", self._guarded(self._verify, verify_members), methods=["POST"]),
+            Route("/settle", self._guarded(self._settle, settle_members), methods=["POST"]),
+            Route("/payments/{name}", self._guarded(self._payment), methods=["GET"]),
+            # What is public anyway, and what a probe must reach without a secret.
+            Route("/supported", self._open(self._supported), methods=["GET"]),
+            Route("/healthz", self._open(self._health), methods=["GET"]),
+            Route("/metrics", self._guarded(self._metrics), methods=["GET"]),
+            Route("/openapi.json", self._open(self._document), methods=["GET"]),
+        ]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
+
+    # Around every endpoint
+
+    def _open(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        return self._wrap(endpoint, None, guarded=False)
+
+    def _guarded(
+        self, endpoint: Endpoint, members: Members | None = None
+    ) -> Callable[[Request], Awaitable[Response]]:
+        return self._wrap(endpoint, members, guarded=True)
+
+    def _wrap(
+        self, endpoint: Endpoint, members: Members | None, *, guarded: bool
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            begun = time.perf_counter()
+            response = await self._answer(endpoint, members, request, guarded=guarded)
+            path = request.url.path if request.url.path.count("/") == 1 else "/payments"
+            took = time.perf_counter() - begun
+            self._service.metrics.requests.labels(path, str(response.status_code)).observe(took)
+            return response
+
+        return answer
+
+    async def _answer(
+        self, endpoint: Endpoint, members: Members | None, request: Request, *, guarded: bool
+    ) -> Response:
+        caller = self._tokens.caller(request.headers.get("authorization")) if guarded else LOOPBACK
+        try:
+            if caller is None:
+                detail = "The request has no bearer token, or one that is not known here."
+                response = _problem("unauthorized", detail, request, members, reason="")
+                response.headers["WWW-Authenticate"] = "Bearer"
+                return response
+            return await endpoint(request, caller)
+        except _Refused as refused:
+            return _problem(refused.kind, refused.detail, request, members, path=refused.path, reason=INVALID_PAYLOAD)
+        except FacilitatorUnavailable as error:
+            reason = UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
+            response = _problem("unavailable", str(error), request, members, reason=reason)
+            response.headers["Retry-After"] = "1"
+            return response
+
+    # Sellers' endpoints
+
+    async def _verify(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
+        body = await _read_body(request)
+        verdict = _judge_request(body)
+        if isinstance(verdict, VerifyRequest):
+            response = await self._service.verify(verdict.payment_payload, verdict.payment_requirements)
+        else:
+            response = VerifyResponse(is_valid=False, invalid_reason=verdict[0], invalid_message=verdict[1])
+        return Response(encode_json(response), media_type=JSON)
+
+    async def _settle(self, request: Request, caller: str) -> Response:
+        key = request.headers.get(IDEMPOTENCY_KEY, "")
+        if len(key) > IDEMPOTENCY_KEY_MAX_CHARS:
+            detail = f"{IDEMPOTENCY_KEY} has {len(key)} characters; the limit is {IDEMPOTENCY_KEY_MAX_CHARS}."
+            raise _Refused("malformed-request", detail)
+        body = await _read_body(request)
+        verdict = _judge_request(body)
+        if isinstance(verdict, VerifyRequest):
+            response = await self._service.settle_as(
+                caller, verdict.payment_payload, verdict.payment_requirements, idempotency_key=key
+            )
+        else:
+            response = refusal(*verdict, network="")
+        return Response(encode_json(response), media_type=JSON)
+
+    async def _supported(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
+        return Response(encode_json(await self._service.supported()), media_type=JSON)
+
+    async def _payment(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
+        name: str = request.path_params["name"]
+        status = await self._service.find(name) if len(name) <= NAME_MAX_CHARS else None
+        if status is None:
+            detail = "No payment of this id, and no settlement by this transaction, is on record here."
+            raise _Refused("not-found", detail)
+        return Response(encode_json(status), media_type=JSON)
+
+    # Operators' endpoints
+
+    async def _health(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
+        health = await self._service.health()
+        return Response(encode_json(health), _OK if health["ok"] else _UNHEALTHY, media_type=JSON)
+
+    async def _metrics(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
+        await self._service.measure()
+        return Response(self._service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _document(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
+        return Response(self._openapi, media_type=JSON)
+
+
+async def _read_body(request: Request) -> bytes:
+    """Read the body, and stop where it is longer than any payment."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > BODY_MAX_BYTES:
+                raise _Refused("body-too-large", f"The body has over {BODY_MAX_BYTES} bytes.")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise _Refused("malformed-request", "The body was cut off.") from None
+    return b"".join(chunks)
+
+
+def _judge_request(body: bytes) -> VerifyRequest | tuple[str, str]:
+    """Decode a request: what the buyer made wrong is a reason and words, what the seller made wrong is refused."""
+    try:
+        decoded = decode_verify_request(body)
+    except RemoteProtocolError as error:
+        version = _version_of(body)
+        if version != X402_VERSION:
+            return _INVALID_VERSION, f"x402Version is {version}; this facilitator speaks version {X402_VERSION}."
+        if error.path.startswith(_BUYERS_PART):
+            return INVALID_PAYLOAD, str(error)
+        raise _Refused("malformed-request", str(error), path=error.path) from None
+    if decoded.x402_version != X402_VERSION:
+        what = f"x402Version is {decoded.x402_version}; this facilitator speaks version {X402_VERSION}."
+        return _INVALID_VERSION, what
+    return decoded
+
+
+def _version_of(body: bytes) -> int:
+    try:
+        return _version_decoder.decode(body).x402_version
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return X402_VERSION
+
+
+def _problem(
+    kind: str, detail: str, request: Request, members: Members | None, *, path: str = "", reason: str
+) -> Response:
+    problem = problem_of(kind, detail, path=path, instance=request.url.path)
+    extra = members(reason or kind, detail) if members is not None else {}
+    return Response(problem_body(problem, **extra), problem.status, media_type=PROBLEM_JSON)
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals: no such path, no such method."""
+    status = error.status_code if isinstance(error, HTTPException) else _UNHEALTHY
+    kind = "method-not-allowed" if status == 405 else "not-found"  # noqa: PLR2004 - RFC 9110, section 15.5.6
+    problem = problem_of(kind, f"{request.method} {request.url.path[:NAME_MAX_CHARS]} is not offered here.")
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return Response(problem_body(problem), problem.status, headers=dict(headers or {}), media_type=PROBLEM_JSON)

@@ -1,0 +1,40 @@
+"""The log: structured events. Embedded, they go to the logger `farthing.facilitator`; the command writes JSON lines.
+
+Nothing secret is ever handed to it: no key, no token, no signature, no header, no URL of a node.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+import structlog
+
+LOGGER: Final = "farthing.facilitator"
+
+
+def library_log() -> Any:
+    """A log that an embedding program shows, or doesn't, by the standard library's logging."""
+    return structlog.wrap_logger(
+        logging.getLogger(LOGGER),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def command_log(level: str = "info") -> Any:
+    """A log of JSON lines on stderr, for the command."""
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+    )

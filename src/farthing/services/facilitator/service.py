@@ -1,0 +1,395 @@
+"""The facilitator in the process: `start` it, hand it to a seller, `aclose` it. The HTTP service wraps the same object."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from farthing.errors import ConfigError, FacilitatorUnavailable, NodeError, StoreError
+from farthing.evm.addresses import checksum_address, parse_address
+from farthing.evm.node import AskNode, NodeCall
+from farthing.facilitator.answers import outcome_of, status_of
+from farthing.facilitator.chain import block_call, read_head
+from farthing.facilitator.desk import Desk, Limits
+from farthing.facilitator.fees import FeeCaps
+from farthing.facilitator.settle import AwaitOutcome, Call, settle
+from farthing.facilitator.states import CONFIRMED, FINAL, IN_BATCH, READY, RECEIVED, REFUSED
+from farthing.facilitator.store import CountPayments, FindRecord, FindRecordByTransaction, FindRecords, PaymentRecord
+from farthing.facilitator.verify import verify
+from farthing.flow import Flow, drive_async
+from farthing.mechanisms.exact_evm import ExactEvmFacilitator
+from farthing.mechanisms.registry import Registry
+from farthing.networks import Networks
+from farthing.protocol.facilitator import Outcome, PaymentStatus, Unknown
+from farthing.protocol.messages import (
+    PaymentPayload,
+    PaymentRequirements,
+    SettlementResponse,
+    SupportedResponse,
+    VerifyResponse,
+)
+from farthing.services.facilitator.config import Config, assets_of, fee_caps, networks_of, signer_of, urls_of
+from farthing.services.facilitator.crash import with_crashes
+from farthing.services.facilitator.lane import Lane, Pace, WalletSigner
+from farthing.services.facilitator.logs import library_log
+from farthing.services.facilitator.metrics import Metrics
+from farthing.services.facilitator.submitter import Submitter
+from farthing.services.facilitator.waiting import Waiting
+from farthing.services.facilitator.watcher import Watcher
+from farthing.world.facilitator_books import Books
+from farthing.world.facilitator_store import FacilitatorStore
+from farthing.world.jsonrpc import Node, Nodes
+from farthing.world.performers import Performer, system_handlers
+
+R = TypeVar("R")
+
+# The caller's name of sellers in the process, for idempotency keys and the place of a payment.
+IN_PROCESS: Final = "in-process"
+OVER: Final = frozenset({CONFIRMED, FINAL, REFUSED})
+# How often payments are looked up whose outcome another process may have recorded, in seconds: with the lease there is
+# hardly any, without it all of them are.
+_FOLLOW_SECONDS: Final = 0.1
+_FOLLOW_WITH_LEASE_SECONDS: Final = 1.0
+_FOLLOW_MAX: Final = 500
+# At the end the loops finish what they are doing: a node that does not answer may take as long as its time-out.
+_CLOSE_SECONDS: Final = 15.0
+_SECRET_BYTES: Final = 8
+
+
+class FacilitatorService:
+    """A facilitator for one configuration. Implements `farthing.protocol.facilitator.Facilitator`.
+
+        service = FacilitatorService.from_config(config)
+        await service.start()
+        ...
+        await service.aclose()
+
+    It lives on the event loop that `start` ran on; calls from other loops are carried over to it.
+    """
+
+    def __init__(
+        self,
+        *,
+        networks: Networks,
+        assets: frozenset[tuple[str, str]],
+        node_urls: Mapping[str, tuple[str, ...]],
+        signer: WalletSigner,
+        store: str | Path,
+        caps: FeeCaps,
+        limits: Limits | None = None,
+        pace: Pace | None = None,
+        log: Any = None,
+    ) -> None:
+        """Wire the parts; nothing is opened before `start`. `node_urls` gives each network its node's URLs."""
+        self.metrics = Metrics()
+        self.waiting = Waiting()
+        self.log = log if log is not None else library_log()
+        self.networks = networks
+        self.lanes: dict[str, Lane] = {}
+        self._node_urls = dict(node_urls)
+        self._signer = signer
+        self._store_path = Path(store)
+        self._caps = caps
+        self._pace = pace or Pace()
+        face = ExactEvmFacilitator(networks, sender=signer.address)
+        self.desk = Desk(
+            mechanisms=Registry([face]),
+            assets=assets,
+            limits=limits or Limits(),
+            signers={"eip155:*": (signer.address,)},
+        )
+        # One incarnation of one process: what leases and claims are held by.
+        self._name = f"{os.getpid()}-{secrets.token_hex(_SECRET_BYTES)}"
+        self._calls = itertools.count(1)
+        self._store: FacilitatorStore | None = None
+        self._nodes: Nodes | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._settling: set[asyncio.Task[Any]] = set()
+        self._closing = asyncio.Event()
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        *,
+        environment: Mapping[str, str] | None = None,
+        signer: WalletSigner | None = None,
+        log: Any = None,
+        pace: Pace | None = None,
+    ) -> FacilitatorService:
+        """Make a facilitator from a configuration. Raises `ConfigError` and `SignerError`."""
+        source = os.environ if environment is None else environment
+        networks = networks_of(config)
+        return cls(
+            networks=networks,
+            assets=assets_of(config, networks),
+            node_urls={table.id: urls_of(table, source) for table in config.network},
+            signer=signer or signer_of(config, source),
+            store=config.store,
+            caps=fee_caps(config),
+            limits=config.limits,
+            pace=pace,
+            log=log,
+        )
+
+    # Life
+
+    def drain(self) -> None:
+        """Answer the calls that wait with what is known; those that come are put on record and answered at once."""
+        self._closing.set()
+
+    async def start(self) -> None:
+        """Open store and nodes, and start the loops. Raises `StoreError` and `ConfigError`."""
+        if self._store is not None:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._store = await asyncio.to_thread(FacilitatorStore, self._store_path)
+        self._nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
+        performer = Performer({**system_handlers(), **self._store.handlers(), **self._nodes.handlers()})
+        self._perform = with_crashes(performer.with_({AwaitOutcome: self._await_outcome}).awaiting)
+        for network in self._node_urls:
+            lane = self._lane(network)
+            self.lanes[network] = lane
+            submitter = Submitter(lane)
+            self._tasks.append(asyncio.create_task(submitter.run(), name=f"submitter {network}"))
+            self._tasks.append(asyncio.create_task(Watcher(lane, submitter).run(), name=f"watcher {network}"))
+        self._tasks.append(asyncio.create_task(self._follow(), name="follow"))
+
+    async def aclose(self) -> None:
+        """Finish what is under way, give the leases back, and close. Payments on record go on at the next start."""
+        if self._store is None:
+            return
+        self._closing.set()
+        for lane in self.lanes.values():
+            lane.close()
+        if self._tasks:
+            _, unfinished = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in list(self._settling):
+            task.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
+        self._tasks.clear()
+        if self._nodes is not None:
+            await self._nodes.aclose()
+        store, self._store = self._store, None
+        await asyncio.to_thread(store.close)
+
+    async def __aenter__(self) -> FacilitatorService:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close."""
+        await self.aclose()
+
+    @property
+    def books(self) -> Books:
+        """The ledger and lists of payments: cold queries."""
+        return self._opened().books
+
+    def _lane(self, network: str) -> Lane:
+        known = self.networks.find(network)
+        if known is None:
+            message = f"{network} is in no table of networks."
+            raise ConfigError(message)
+        return Lane(
+            network=network,
+            chain_id=known.chain_id,
+            confirmations=known.confirmations,
+            block_time_seconds=known.block_time_milliseconds / 1000,
+            desk=self.desk,
+            caps=self._caps,
+            signer=self._signer,
+            perform=self._perform,
+            waiting=self.waiting,
+            metrics=self.metrics,
+            log=self.log,
+            owner=self._name,
+            pace=self._pace,
+        )
+
+    def _opened(self) -> FacilitatorStore:
+        if self._store is None:
+            message = "The facilitator is not started: await its start() first."
+            raise FacilitatorUnavailable(message)
+        return self._store
+
+    # What sellers call
+
+    async def supported(self) -> SupportedResponse:
+        """Say which kinds are settled here."""
+        return self.desk.supported()
+
+    async def verify(self, payment: PaymentPayload, requirements: PaymentRequirements) -> VerifyResponse:
+        """Judge a payment without committing to anything. Raises `FacilitatorUnavailable`, never a false verdict."""
+        try:
+            response = await self._drive(verify(self.desk, payment, requirements))
+        except (NodeError, StoreError) as error:
+            self.metrics.verifications.labels("unavailable").inc()
+            raise FacilitatorUnavailable(str(error)) from error
+        self.metrics.verifications.labels("valid" if response.is_valid else "invalid").inc()
+        return response
+
+    async def settle(
+        self, payment: PaymentPayload, requirements: PaymentRequirements, *, idempotency_key: str
+    ) -> Outcome:
+        """Settle a payment. Trouble on the way is `Unknown`, not an exception and not a refusal."""
+        try:
+            response = await self.settle_as(IN_PROCESS, payment, requirements, idempotency_key=idempotency_key)
+        except FacilitatorUnavailable as error:
+            return Unknown("unexpected_settle_error", str(error))
+        return outcome_of(response)
+
+    async def settle_as(
+        self, caller: str, payment: PaymentPayload, requirements: PaymentRequirements, *, idempotency_key: str = ""
+    ) -> SettlementResponse:
+        """Settle for `caller` (a bearer token's name), as the wire tells it. Raises `FacilitatorUnavailable`.
+
+        A caller that is cancelled has lost its answer, not its payment: what was begun goes on.
+        """
+        if len(self.waiting) >= self.desk.limits.open_payments_max:
+            message = "Too many payments are being settled; try again in a moment."
+            raise FacilitatorUnavailable(message)
+        call = Call(caller, f"{self._name}-{next(self._calls)}", idempotency_key)
+        flow = settle(self.desk, payment, requirements, call)
+        try:
+            return await self._drive(flow, to_the_end=True)
+        except (NodeError, StoreError) as error:
+            raise FacilitatorUnavailable(str(error)) from error
+
+    async def find(self, payment_id: str) -> PaymentStatus | None:
+        """Say what became of a payment (a payment id or a transaction hash). Raises `FacilitatorUnavailable`."""
+        self._opened()
+        by_id = payment_id.startswith("pay_")
+        effect = FindRecord(payment_id) if by_id else FindRecordByTransaction(payment_id.lower())
+        try:
+            record: PaymentRecord | None = await self._on_loop(self._perform(effect))
+        except StoreError as error:
+            raise FacilitatorUnavailable(str(error)) from error
+        if record is None:
+            return None
+        lane = self.lanes.get(record.network)
+        head = lane.head if lane is not None else None
+        return status_of(record, head_number=head.number if head is not None else None)
+
+    async def health(self) -> dict[str, Any]:
+        """What `/healthz` shows: node, store and wallet of each network. `ok` is False where something is broken."""
+        networks: dict[str, Any] = {}
+        for network, lane in self.lanes.items():
+            networks[network] = {
+                "node": lane.node_trouble == "",
+                "head": lane.head.number if lane.head is not None else None,
+                "lease": lane.lease is not None,
+                "wallet": checksum_address(parse_address(lane.wallet)),
+                "stopped": lane.stopped,
+                "open_transactions": len(lane.entries),
+            }
+        try:
+            counts: dict[str, int] | None = await self._on_loop(self._perform(CountPayments()))
+        except StoreError:
+            counts = None
+        ok = counts is not None and all(each["node"] and not each["stopped"] for each in networks.values())
+        return {"ok": ok, "store": counts is not None, "payments": counts or {}, "networks": networks}
+
+    async def measure(self) -> None:
+        """Set the gauges that are read from the store. Raises `FacilitatorUnavailable`."""
+        try:
+            counts: dict[str, int] = await self._on_loop(self._perform(CountPayments()))
+        except StoreError as error:
+            raise FacilitatorUnavailable(str(error)) from error
+        for state in (RECEIVED, READY, IN_BATCH, CONFIRMED):
+            self.metrics.open_payments.labels(state).set(counts.get(state, 0))
+        self.metrics.waiting_calls.set(len(self.waiting))
+
+    async def check_nodes(self) -> dict[str, str]:
+        """Ask each node for its chain: an empty text where it is the configured one, else what is wrong."""
+        nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
+        performer = Performer(nodes.handlers())
+        found: dict[str, str] = {}
+        try:
+            for network in self._node_urls:
+                found[network] = await _check_node(performer, network)
+        finally:
+            await nodes.aclose()
+        return found
+
+    # Performing
+
+    async def _drive(self, flow: Flow[R], *, to_the_end: bool = False) -> R:
+        self._opened()
+        driven = drive_async(flow, self._perform)
+        if not to_the_end:
+            return await self._on_loop(driven)
+        return await self._on_loop(self._shielded(driven))
+
+    async def _shielded(self, work: Coroutine[Any, Any, R]) -> R:
+        task = asyncio.create_task(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return await asyncio.shield(task)
+
+    async def _on_loop(self, work: Coroutine[Any, Any, R]) -> R:
+        if self._loop is None or asyncio.get_running_loop() is self._loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _await_outcome(self, effect: AwaitOutcome) -> PaymentRecord | None:
+        """Perform `AwaitOutcome`: have the lane's submitter work, and wait for the watcher's news."""
+        lane = self.lanes[effect.network]
+        face = self.desk.mechanisms.find(effect.scheme, effect.network)
+        if face is not None:
+            lane.note(effect.payment_id, face, effect.signed, effect.base_fee_wei)
+        with self.waiting.call(effect.payment_id, effect.claimant) as over:
+            record: PaymentRecord | None = await self._perform(FindRecord(effect.payment_id))
+            if record is not None and record.state in OVER:
+                return record
+            await self._until(over, effect.seconds)
+        return await self._perform(FindRecord(effect.payment_id))
+
+    async def _until(self, over: asyncio.Event, seconds: float) -> None:
+        closing = asyncio.ensure_future(self._closing.wait())
+        waiting = asyncio.ensure_future(over.wait())
+        try:
+            await asyncio.wait({closing, waiting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closing.cancel()
+            waiting.cancel()
+
+    async def _follow(self) -> None:
+        """Look payments up that somebody waits for here and another process may have settled: one query for all."""
+        while not self._closing.is_set():
+            leased = all(lane.lease is not None for lane in self.lanes.values())
+            try:
+                async with asyncio.timeout(_FOLLOW_WITH_LEASE_SECONDS if leased else _FOLLOW_SECONDS):
+                    await self._closing.wait()
+            except TimeoutError:
+                pass
+            waiting = self.waiting.payment_ids[:_FOLLOW_MAX]
+            if not waiting:
+                continue
+            try:
+                records: tuple[PaymentRecord, ...] = await self._perform(FindRecords(waiting))
+            except StoreError as error:
+                self.log.error("the store can't be read", error=str(error))
+                continue
+            self.waiting.resolve(record.payment_id for record in records if record.state in OVER)
+
+
+async def _check_node(performer: Performer, network: str) -> str:
+    try:
+        calls = (NodeCall("eth_chainId"), block_call("latest"))
+        chain_id, head = await performer.awaiting(AskNode(network, calls))
+        if not isinstance(chain_id, str) or f"eip155:{int(chain_id, 16)}" != network:
+            return f"The node serves another chain: {str(chain_id)[:80]!r}."
+        return "" if read_head(head) is not None else "The node has no block."
+    except (NodeError, ValueError) as error:
+        return str(error)

@@ -1,0 +1,248 @@
+"""The facilitator's store over SQLite: payments and who is told of them. The outbox and the books have files beside it.
+
+Every move is one conditional statement whose condition on the state comes from `farthing.facilitator.states`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from farthing.facilitator.states import PAYMENT
+from farthing.facilitator.store import (
+    AcquireLease,
+    CountPayments,
+    FindRecord,
+    FindRecordByTransaction,
+    FindRecords,
+    GivePlaceUp,
+    LoadBodies,
+    LoadDone,
+    LoadOpenPayments,
+    LoadOutbox,
+    LoadWaiting,
+    MarkSent,
+    OpenWallet,
+    PaymentBody,
+    PaymentRecord,
+    PlanTransactions,
+    RecordChain,
+    RecordPayment,
+    ReleaseLease,
+    StopWallet,
+    StoreSigned,
+    TakePlace,
+    Tell,
+)
+from farthing.flow import Effect
+from farthing.world import facilitator_outbox as outbox
+from farthing.world.facilitator_books import Books, record_chain
+from farthing.world.facilitator_rows import SELECT_PAYMENT, read_payment
+from farthing.world.sqlite import Database, load_migrations
+
+E = TypeVar("E", bound=Effect[Any])
+R = TypeVar("R")
+
+# SQLite takes 32,766 parameters a statement; questions about several payments go in slices of this size.
+_SLICE: Final = 500
+
+_INSERT_PAYMENT: Final = """
+INSERT INTO payments (
+    payment_id, state, scheme, network, asset, payer, pay_to, amount, valid_before, fingerprint, requirements_print,
+    created_at, recorded_block, gas_limit, caller, idempotency_key, claimant, claim_until
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (payment_id) DO NOTHING
+"""
+_INSERT_BODY: Final = "INSERT INTO payment_bodies (payment_id, payment, requirements) VALUES (?, ?, ?)"
+# A payment recorded under an idempotency key is told to that key alone, so that its place is never free.
+_TAKE_PLACE: Final = """
+UPDATE payments
+SET claimant = ?, claim_until = ?, idempotency_key = ?,
+    told = CASE WHEN state IN ('confirmed', 'final') THEN 1 ELSE 0 END
+WHERE payment_id = ? AND caller = ? AND idempotency_key = '' AND told = 0 AND (claimant = '' OR claim_until < ?)
+"""
+_GIVE_PLACE_UP: Final = """
+UPDATE payments SET claimant = '', claim_until = 0 WHERE payment_id = ? AND claimant = ? AND told = 0
+"""
+_TELL: Final = "UPDATE payments SET told = 1 WHERE payment_id = ? AND claimant = ? AND state IN ('confirmed', 'final')"
+
+
+class FacilitatorStore:
+    """Performs the facilitator's store effects over one SQLite file, shared by the processes of a machine."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the file, or make it. Raises `StoreError`."""
+        self.database = Database(path, migrations=load_migrations("facilitator"))
+
+    def close(self) -> None:
+        """Finish what was submitted, and close."""
+        self.database.close()
+
+    @property
+    def books(self) -> Books:
+        """The cold queries: the ledger, its totals, and lists of payments."""
+        return Books(self.database)
+
+    def handlers(self) -> Mapping[type[Effect[Any]], Callable[[Any], Any]]:
+        """Give the handlers for a `Performer`."""
+        return {
+            FindRecord: self._reading(lambda at, effect: find_payment(at, effect.payment_id)),
+            FindRecords: self._reading(_find_records),
+            FindRecordByTransaction: self._reading(_find_by_transaction),
+            LoadBodies: self._reading(_load_bodies),
+            LoadWaiting: self._reading(_load_waiting),
+            LoadDone: self._reading(outbox.load_done),
+            LoadOutbox: self._reading(outbox.load_outbox),
+            LoadOpenPayments: self._reading(_load_open_payments),
+            CountPayments: self._reading(_count_payments),
+            RecordPayment: self._writing(_record_payment),
+            TakePlace: self._writing(_take_place),
+            GivePlaceUp: self._writing(_give_place_up),
+            Tell: self._writing(_tell),
+            AcquireLease: self._writing(outbox.acquire_lease),
+            ReleaseLease: self._writing(outbox.release_lease),
+            OpenWallet: self._writing(outbox.open_wallet),
+            StopWallet: self._writing(outbox.stop_wallet),
+            PlanTransactions: self._writing(outbox.plan_transactions),
+            StoreSigned: self._writing(outbox.store_signed),
+            MarkSent: self._writing(outbox.mark_sent),
+            RecordChain: self._writing(record_chain),
+        }
+
+    def _reading(self, query: Callable[[sqlite3.Connection, E], R]) -> Callable[[E], R]:
+        return lambda effect: self.database.read(lambda at: query(at, effect))
+
+    def _writing(self, step: Callable[[sqlite3.Connection, E], R]) -> Callable[[E], Future[R]]:
+        return lambda effect: self.database.submit(lambda at: step(at, effect))
+
+
+def find_payment(at: sqlite3.Connection, payment_id: str) -> PaymentRecord | None:
+    """Find a payment by its id."""
+    row = at.execute(SELECT_PAYMENT + " WHERE p.payment_id = ?", (payment_id,)).fetchone()
+    return None if row is None else read_payment(row)
+
+
+def _find_records(at: sqlite3.Connection, effect: FindRecords) -> tuple[PaymentRecord, ...]:
+    found: list[PaymentRecord] = []
+    for start in range(0, len(effect.payment_ids), _SLICE):
+        some = effect.payment_ids[start : start + _SLICE]
+        marks = ", ".join("?" * len(some))
+        rows = at.execute(f"{SELECT_PAYMENT} WHERE p.payment_id IN ({marks})", some)
+        found += map(read_payment, rows)
+    return tuple(found)
+
+
+def _find_by_transaction(at: sqlite3.Connection, effect: FindRecordByTransaction) -> PaymentRecord | None:
+    row = at.execute(SELECT_PAYMENT + " WHERE p.transaction_hash = ?", (effect.transaction,)).fetchone()
+    if row is None:
+        row = at.execute(
+            SELECT_PAYMENT
+            + " JOIN transaction_versions v ON v.network = p.network AND v.wallet = p.wallet AND v.nonce = p.nonce"
+            " WHERE v.hash = ?",
+            (effect.transaction,),
+        ).fetchone()
+    return None if row is None else read_payment(row)
+
+
+def _load_bodies(at: sqlite3.Connection, effect: LoadBodies) -> dict[str, PaymentBody]:
+    bodies: dict[str, PaymentBody] = {}
+    for start in range(0, len(effect.payment_ids), _SLICE):
+        some = effect.payment_ids[start : start + _SLICE]
+        marks = ", ".join("?" * len(some))
+        query = f"SELECT payment_id, payment, requirements FROM payment_bodies WHERE payment_id IN ({marks})"  # noqa: S608 - marks only
+        for payment_id, payment, requirements in at.execute(query, some):
+            bodies[payment_id] = PaymentBody(payment.encode(), requirements.encode())
+    return bodies
+
+
+def _load_waiting(at: sqlite3.Connection, effect: LoadWaiting) -> tuple[PaymentRecord, ...]:
+    query = (
+        SELECT_PAYMENT + " WHERE p.network = ? AND p.state IN ('received', 'ready') ORDER BY p.created_at, p.payment_id LIMIT ?"
+    )
+    return tuple(map(read_payment, at.execute(query, (effect.network, effect.count_max))))
+
+
+def _load_open_payments(at: sqlite3.Connection, effect: LoadOpenPayments) -> tuple[PaymentRecord, ...]:
+    # An IN_BATCH payment whose transaction is still open is followed by that transaction.
+    over = " AND t.state = 'done'" if effect.state == "in_batch" else ""
+    query = (
+        f"{SELECT_PAYMENT} WHERE p.network = ? AND p.wallet = ? AND p.state = ?{over} ORDER BY p.created_at LIMIT ?"
+    )
+    parameters = (effect.network, effect.wallet, effect.state, effect.count_max)
+    return tuple(map(read_payment, at.execute(query, parameters)))
+
+
+def _count_payments(at: sqlite3.Connection, _effect: CountPayments) -> dict[str, int]:
+    # The states that are indexed: those that are over are counted by the metrics' counters as they happen.
+    query = """
+    SELECT state, count(*) FROM payments WHERE state IN ('received', 'ready') GROUP BY state
+    UNION ALL
+    SELECT state, count(*) FROM payments WHERE state IN ('in_batch', 'confirmed') GROUP BY state
+    """
+    return dict(at.execute(query).fetchall())
+
+
+def _record_payment(at: sqlite3.Connection, effect: RecordPayment) -> PaymentRecord:
+    record = effect.record
+    inserted = at.execute(
+        _INSERT_PAYMENT,
+        (
+            record.payment_id,
+            PAYMENT.start,
+            record.scheme,
+            record.network,
+            record.asset,
+            record.payer,
+            record.pay_to,
+            str(record.amount),
+            record.valid_before,
+            record.fingerprint,
+            record.requirements_print,
+            record.created_at,
+            record.recorded_block,
+            record.gas_limit,
+            record.caller,
+            record.idempotency_key,
+            record.claimant,
+            record.claim_until,
+        ),
+    ).rowcount
+    if inserted:
+        body = (record.payment_id, effect.body.payment.decode(), effect.body.requirements.decode())
+        at.execute(_INSERT_BODY, body)
+        return record
+    return _known(at, record.payment_id)
+
+
+def _take_place(at: sqlite3.Connection, effect: TakePlace) -> PaymentRecord | None:
+    taken = at.execute(
+        _TAKE_PLACE,
+        (
+            effect.claimant,
+            effect.claim_until,
+            effect.idempotency_key,
+            effect.payment_id,
+            effect.caller,
+            effect.now_seconds,
+        ),
+    ).rowcount
+    return _known(at, effect.payment_id) if taken else None
+
+
+def _give_place_up(at: sqlite3.Connection, effect: GivePlaceUp) -> bool:
+    return at.execute(_GIVE_PLACE_UP, (effect.payment_id, effect.claimant)).rowcount == 1
+
+
+def _tell(at: sqlite3.Connection, effect: Tell) -> bool:
+    return at.execute(_TELL, (effect.payment_id, effect.claimant)).rowcount == 1
+
+
+def _known(at: sqlite3.Connection, payment_id: str) -> PaymentRecord:
+    record = find_payment(at, payment_id)
+    if record is None:  # pragma: no cover - rows of payments are never deleted
+        message = f"{payment_id} was on record a statement ago"
+        raise LookupError(message)
+    return record
