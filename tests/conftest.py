@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import settings
 
 from farthing.services.devnet import Devnet, NodeName, find_anvil, start_devnet
 
+if TYPE_CHECKING:
+    from tests.local_services import LocalServices
+
 # A machine that is busy is no bug: what must be quick is measured by benches. Failures print how to repeat them.
 settings.register_profile("farthing", deadline=None, print_blob=True)
 settings.load_profile("farthing")
+
+
+# Folders of tests are no packages; this lets each of them import `local_services`.
+sys.path.append(str(Path(__file__).parent))
 
 
 def _load_npm_packages() -> ModuleType:
@@ -95,3 +103,12 @@ def devnet(request: pytest.FixtureRequest) -> Devnet:
     """Both nodes, one after the other. Use addresses of your own, or `with devnet.rewound():`."""
     name = cast("NodeName", request.param)
     return cast("Devnet", request.getfixturevalue("devnet_pyevm" if name == "py-evm" else "devnet_anvil"))
+
+
+@pytest.fixture(scope="session")
+def local(devnet_pyevm: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices]:
+    """A whole town on loopback: chain, facilitator, wallets, and sockets for sellers."""
+    import local_services  # noqa: PLC0415 - it brings servers, which few tests need
+
+    with local_services.LocalServices(devnet_pyevm, tmp_path_factory.mktemp("services")) as services:
+        yield services
