@@ -16,6 +16,8 @@ GAS_LIMIT_MAX: Final = 200_000
 SETTLE_TIMEOUT_SECONDS: Final = 30
 # A call that failed on chain cost us gas: so often it is tried before the payment is refused.
 ATTEMPTS_MAX: Final = 3
+# What `/supported` says among its extensions: a second `/settle` under one Idempotency-Key is answered as the first.
+IDEMPOTENCY_KEYS: Final = "idempotency-key"
 # Payments that are not over yet; beyond it a new one is told to come back. Each costs a few kilobytes and a poll.
 OPEN_PAYMENTS_MAX: Final = 10_000
 # The least time that a window must be open when the transaction is built, in seconds: a few blocks.
@@ -57,4 +59,4 @@ class Desk(msgspec.Struct, frozen=True):
             for network in self.networks
             if self.mechanisms.find(scheme, network) is not None
         )
-        return SupportedResponse(kinds=kinds, extensions=(), signers=self.signers)
+        return SupportedResponse(kinds=kinds, extensions=(IDEMPOTENCY_KEYS,), signers=self.signers)

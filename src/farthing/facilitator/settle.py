@@ -33,6 +33,8 @@ from farthing.protocol.messages import PaymentPayload, PaymentRequirements, Sett
 
 # A claim outlives the call's own time-out by what an answer takes to be written; then the place is free again.
 CLAIM_MARGIN_SECONDS: Final = 5
+# A repeat in parallel waits so long for a transaction to name, where none is signed yet; then it is refused without.
+DUPLICATE_WAIT_SECONDS: Final = 5.0
 # How far back the transaction is looked for that spent a payment before it came here: half an hour on most chains, and
 # what nodes let one ask for at once.
 SPENT_LOOKBACK_BLOCKS: Final = 1_000
@@ -94,20 +96,23 @@ def settle(desk: Desk, payment: PaymentPayload, requirements: PaymentRequirement
     if record.claimant != call.claimant:
         joined = yield from _join(desk, record, call)
         if joined is None:
+            if not record.transaction:
+                record = yield from _wait(record, call, signed, DUPLICATE_WAIT_SECONDS)
             return duplicate(record)
         record = joined
-    if record.state not in {*_SUCCESS, REFUSED}:
-        waited = yield from AwaitOutcome(
-            record.payment_id,
-            record.scheme,
-            record.network,
-            call.claimant,
-            desk.limits.settle_timeout_seconds,
-            signed,
-            base_fee_wei,
-        )
-        record = record if waited is None else waited
+    record = yield from _wait(record, call, signed, desk.limits.settle_timeout_seconds, base_fee_wei)
     return (yield from _tell(record, call))
+
+
+def _wait(
+    record: PaymentRecord, call: Call, signed: SignedPayment, seconds: float, base_fee_wei: int = 0
+) -> Flow[PaymentRecord]:
+    if record.state in {*_SUCCESS, REFUSED}:
+        return record
+    waited = yield from AwaitOutcome(
+        record.payment_id, record.scheme, record.network, call.claimant, seconds, signed, base_fee_wei
+    )
+    return record if waited is None else waited
 
 
 def requirements_print(requirements: PaymentRequirements) -> str:
