@@ -38,3 +38,9 @@ def seller(tmp_path: Path, facilitator: Any) -> Iterator[Any]:
     made = _load().make_seller(tmp_path, facilitator)
     yield made
     made.close()
+
+
+@pytest.fixture(params=["asgi", "wsgi"])
+def shop(request: pytest.FixtureRequest, seller: Any, facilitator: Any) -> Any:
+    """A seller behind each door: what holds for one driver holds for the other."""
+    return _load().Shop(request.param, seller, facilitator)

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
 from farthing.evm.signatures import PrivateKey
 from farthing.evm.signing import SignTypedData
 from farthing.flow import Now, RandomBytes, drive
-from farthing.mechanisms.exact_evm import ExactEvmBuyer
-from farthing.protocol.codec import decode_payment_required, encode_payment
+from farthing.mechanisms.exact_evm import ExactEvmBuyer, ExactEvmSeller
+from farthing.mechanisms.interface import SignedPayment
+from farthing.protocol.codec import decode_payment, decode_payment_required, encode_payment
 from farthing.protocol.facilitator import Outcome, PaymentStatus, Settled
 from farthing.protocol.messages import (
     PaymentPayload,
@@ -28,7 +31,12 @@ from farthing.protocol.messages import (
     SupportedResponse,
     VerifyResponse,
 )
+from farthing.seller.request import Request
+from farthing.seller.states import PaymentFlow, State
+from farthing.seller.store import Claim, MakeClaim
+from farthing.servers.asgi import PaymentMiddleware
 from farthing.servers.seller import Seller
+from farthing.servers.wsgi import PaidWSGI
 
 PAY_TO = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
 NETWORK = "eip155:84532"
@@ -43,7 +51,7 @@ class CannedFacilitator:
     def __init__(self) -> None:
         self.verdict: VerifyResponse | Exception = VerifyResponse(is_valid=True)
         self.outcomes: list[Outcome | Exception] = []
-        self.found: PaymentStatus | None | Exception = None
+        self.found: PaymentStatus | Exception | None = None
         self.extensions: tuple[str, ...] = ()
         self.verified = 0
         self.settled: list[tuple[str, PaymentRequirements]] = []
@@ -282,3 +290,137 @@ def buy(app: Any, method: str, target: str, *, caller: Any = call, **options: An
     offer = caller(app, method, target, **options)
     assert offer.status == 402, (offer.status, offer.body)
     return caller(app, method, target, [("PAYMENT-SIGNATURE", sign(offer.header("payment-required")))], **options)
+
+
+class Work:
+    """What an application answers, in either protocol; counts how often it ran and what it was paid with."""
+
+    def __init__(self) -> None:
+        self.ran = 0
+        self.status = 200
+        self.headers: list[tuple[str, str]] = [("content-type", "text/plain")]
+        self.chunks: list[bytes] = [b"sun", b"ny"]
+        self.error: BaseException | None = None
+        self.error_after = -1
+        self.payments: list[Any] = []
+        self.bodies: list[bytes] = []
+        self.on_run: Callable[[], None] = lambda: None
+
+    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+        self.ran += 1
+        self.payments.append(scope.get("farthing.payment"))
+        self.bodies.append((await receive())["body"])
+        self.on_run()
+        if self.error is not None and self.error_after < 0:
+            raise self.error
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in self.headers]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        for index, chunk in enumerate(self.chunks):
+            if self.error is not None and index == self.error_after:
+                raise self.error
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def wsgi(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        self.ran += 1
+        self.payments.append(environ.get("farthing.payment"))
+        self.bodies.append(environ["wsgi.input"].read())
+        self.on_run()
+        if self.error is not None and self.error_after < 0:
+            raise self.error
+        start_response(f"{self.status} Whatever", self.headers)
+        for index, chunk in enumerate(self.chunks):
+            if self.error is not None and index == self.error_after:
+                raise self.error
+            yield chunk
+
+
+class Shop:
+    """A seller behind one of the two doors."""
+
+    def __init__(self, kind: str, seller: Any, facilitator: Any) -> None:
+        self.kind, self.seller, self.facilitator, self.work = kind, seller, facilitator, Work()
+        self.door: Any = (
+            PaymentMiddleware(self.work.asgi, seller=seller) if kind == "asgi" else PaidWSGI(self.work.wsgi, seller)
+        )
+
+    def send(self, method: str, target: str, headers: Headers = (), **options: Any) -> Got:
+        caller = call if self.kind == "asgi" else wcall
+        return caller(self.door, method, target, headers, **options)
+
+    def pay(self, method: str, target: str, **options: Any) -> list[tuple[str, str]]:
+        """Sign for the offer, and give the header."""
+        offer = self.send(method, target)
+        assert offer.status == 402, (offer.status, offer.body)
+        return [("PAYMENT-SIGNATURE", sign(offer.header("payment-required"), **options))]
+
+    def buy(self, method: str, target: str, **options: Any) -> Got:
+        return self.send(method, target, self.pay(method, target), **options)
+
+    @property
+    def states(self) -> list[str]:
+        self.seller.store.flush()
+        return [str(row.state) for row in self.seller.store.payments()]
+
+    def expire_leases(self) -> None:
+        """Do what time does."""
+        done = self.seller.store._database.submit(
+            lambda connection: connection.execute("UPDATE seller_payment SET lease_until = 0")
+        )
+        done.result()
+
+
+def pack_raw(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def replaced(status: PaymentStatus, **changes: Any) -> PaymentStatus:
+    return msgspec.structs.replace(status, **changes)
+
+
+def read(header: str) -> SignedPayment:
+    return ExactEvmSeller().read(decode_payment(header))
+
+
+def claim_of(signed: SignedPayment, seller: Any, method: str, target: str) -> MakeClaim:
+    """Claim as a process does that crashes in its handler right after."""
+    request = Request(
+        method=method,
+        path=target,
+        query="",
+        url=BASE_URL + target,
+        route=seller.routes.routes[0],
+        params={},
+        headers={},
+    )
+    return MakeClaim(
+        Claim(
+            payment_id=signed.payment_id,
+            fingerprint=signed.fingerprint,
+            request_print=request.print,
+            state=State.CLAIMED,
+            lease_until=2**40,
+            valid_before=signed.valid_before,
+            flow=PaymentFlow.AUTHORIZATION,
+            idempotent=method == "GET",
+            stores_response=True,
+            network=signed.network,
+            asset=signed.asset,
+            payer=signed.payer,
+            pay_to=signed.pay_to,
+            amount=signed.amount,
+            resource=request.url,
+            claimed_at=0,
+        )
+    )
+
+
+def payment_for(shop: Any) -> Any:
+    return unpack(shop.pay("GET", "/weather/paris")[0][1])
+
+
+def paths_of(payment: Any, prefix: str = "") -> Iterable[str]:
+    for key, value in payment.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from paths_of(value, prefix + key + ".")

@@ -7,6 +7,7 @@ unverified is ever written, so that nobody can lock a payer out with junk.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Final, TypeAlias
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from farthing.errors import ConfigError, FacilitatorUnavailable, RemoteProtocolError, StoreError
 from farthing.flow import Flow, Now
 from farthing.mechanisms.interface import SellerMechanism, SignedPayment
+from farthing.money import show_atomic
 from farthing.networks import KNOWN, Networks
 from farthing.protocol.codec import HEADER_MAX_BYTES, decode_payment
 from farthing.protocol.facilitator import Verify
@@ -122,7 +124,7 @@ def _admit(request: Request, read: Read, networks: Networks) -> Flow[Verdict]:
         refused = yield from _verify(request, read, networks)
         if refused is not None:
             return refused
-        claimed = yield from _claim(request, read, found)
+        claimed = yield from _claim(request, read, found, networks)
         if isinstance(claimed, Serve | Deliver | Refuse):
             return claimed
         found = claimed
@@ -154,7 +156,7 @@ def _answer_known(request: Request, read: Read, found: Known, networks: Networks
     if reply is Reply.OFFER:
         return _offer(request, read.offers, "this payment was refused; its window is over", networks)
     if reply in (Reply.DELIVER, Reply.RUN, Reply.PENDING):
-        ticket = ticket_for(request, read, epoch=found.epoch, now_seconds=now_seconds)
+        ticket = ticket_for(request, read, networks, epoch=found.epoch)
         verdict = yield from known_payment.resume(ticket, found, reply, now_seconds=now_seconds)
         return verdict
     return Refuse(known_payment.refusal(found, reply))
@@ -192,7 +194,7 @@ def _refused(request: Request, read: Read, reason: str, message: str, networks: 
     return _offer(request, read.offers, text, networks, settlement)
 
 
-def _claim(request: Request, read: Read, over: Known | None) -> Flow[Verdict | Known]:
+def _claim(request: Request, read: Read, over: Known | None, networks: Networks) -> Flow[Verdict | Known]:
     """Claim the payment and say how to go on; or give what is known of it now, where somebody else was first."""
     now_seconds = yield from Now()
     route, signed = request.route, read.signed
@@ -220,15 +222,16 @@ def _claim(request: Request, read: Read, over: Known | None) -> Flow[Verdict | K
     answer = yield from MakeClaim(claim, over)
     if not isinstance(answer, Claimed):
         return answer
-    ticket = ticket_for(request, read, epoch=answer.epoch, now_seconds=now_seconds)
+    ticket = ticket_for(request, read, networks, epoch=answer.epoch)
     if not upfront:
         return Serve(ticket)
     return (yield from settle(ticket, State.SETTLING, None))
 
 
-def ticket_for(request: Request, read: Read, *, epoch: int, now_seconds: int) -> Ticket:
+def ticket_for(request: Request, read: Read, networks: Networks, *, epoch: int) -> Ticket:
     """Make the value that travels from admit to conclude."""
     signed, route = read.signed, request.route
+    token = networks.token(signed.network, signed.asset)
     return Ticket(
         payment=Payment(
             payment_id=signed.payment_id,
@@ -238,6 +241,7 @@ def ticket_for(request: Request, read: Read, *, epoch: int, now_seconds: int) ->
             asset=signed.asset,
             network=signed.network,
             requirements=read.requirements,
+            price=None if token is None else Decimal(show_atomic(signed.amount, token.decimals)),
         ),
         payload=read.payment,
         epoch=epoch,
@@ -245,7 +249,6 @@ def ticket_for(request: Request, read: Read, *, epoch: int, now_seconds: int) ->
         idempotent=route.repeats_safely(request.method),
         stores_response=route.store_response,
         shared_cache=route.shared_cache,
-        admitted_at=now_seconds,
     )
 
 

@@ -6,8 +6,6 @@ from decimal import Decimal
 
 import msgspec
 
-from farthing.money import from_atomic
-from farthing.networks import KNOWN
 from farthing.protocol.messages import PaymentRequirements
 
 
@@ -25,9 +23,5 @@ class Payment(msgspec.Struct, frozen=True):
     asset: str
     network: str
     requirements: PaymentRequirements
-
-    @property
-    def price(self) -> Decimal | None:
-        """The amount in units of the asset, where its decimals are known."""
-        token = KNOWN.token(self.network, self.asset)
-        return None if token is None else from_atomic(self.amount, token.decimals)
+    # The amount in units of the asset, where the table of networks knows its decimals.
+    price: Decimal | None = None

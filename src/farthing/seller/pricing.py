@@ -166,7 +166,7 @@ def _address(asset: str, terms: Terms, networks: Networks) -> str:
 
 
 def _positive(atomic: int, price: object) -> int:
-    if isinstance(atomic, bool) or not isinstance(atomic, int) or atomic <= 0:
+    if type(atomic) is not int or atomic <= 0:
         message = f"{price} is not a price to charge: it is more than zero. A route that is free has no price."
         raise PriceError(message)
     return atomic

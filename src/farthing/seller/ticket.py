@@ -23,7 +23,6 @@ class Ticket(msgspec.Struct, frozen=True):
     idempotent: bool
     stores_response: bool
     shared_cache: bool
-    admitted_at: int
 
     @property
     def payment_id(self) -> str:

@@ -261,6 +261,9 @@ class _Replayed:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
+        return await self._ask()
+
+    async def _ask(self) -> Message:
         message = await self._receive()
         self._gone = self._gone or message["type"] == "http.disconnect"
         return message
@@ -268,7 +271,7 @@ class _Replayed:
     async def client_has_gone(self) -> bool:
         """Tell whether the server knows that the client has gone, without waiting for it."""
         if not self._gone:
-            asking = asyncio.ensure_future(self())
+            asking = asyncio.ensure_future(self._ask())
             done, _ = await asyncio.wait({asking}, timeout=0)
             if not done:
                 asking.cancel()

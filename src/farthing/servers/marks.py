@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar, cast
@@ -123,7 +124,7 @@ def marked_routes(app: object) -> Iterator[MarkedRoute]:
 def _walk(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[MarkedRoute]:
     if depth > _DEPTH_MAX:
         return
-    for route in routes:
+    for route in _flat(routes):
         path = prefix + str(getattr(route, "path", "") or "")
         handlers = getattr(route, "route_handlers", None)
         if handlers is not None:  # Litestar
@@ -135,9 +136,15 @@ def _walk(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[MarkedRout
         mark = getattr(getattr(route, "endpoint", None), _ATTRIBUTE, None)
         if isinstance(mark, Mark):
             yield MarkedRoute(_methods(getattr(route, "methods", None)), path, mark)
-        inner = getattr(route, "routes", None)
+        inner = getattr(getattr(route, "route", route), "routes", None)
         if inner:
             yield from _walk(inner, path.rstrip("/"), depth + 1)
+
+
+def _flat(routes: Iterable[Any]) -> Iterable[Any]:
+    """Have FastAPI say what its included routers come to; newer versions keep them as they are included."""
+    expand = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
+    return routes if expand is None else cast("Iterable[Any]", expand(tuple(routes)))
 
 
 def _flask_routes(app: object, url_map: Any) -> Iterator[MarkedRoute]:

@@ -147,10 +147,7 @@ class SellerStore:
         rows = self._database.read(
             lambda connection: connection.execute(LIST, (wanted, wanted, min(limit, LIST_MAX))).fetchall()
         )
-        return tuple(
-            SellerPayment(row[0], State(row[1]), *row[2:6], int(row[6]), *row[7:])
-            for row in rows
-        )  # fmt: skip
+        return tuple(_payment(row) for row in rows)
 
     def ledger(self) -> tuple[LedgerEntry, ...]:
         """Give the ledger's entries in the order of their posting."""
@@ -158,7 +155,7 @@ class SellerStore:
             "SELECT network, asset, debit, credit, amount, settlement_tx, posted_at FROM seller_ledger ORDER BY rowid"
         )
         rows = self._database.read(lambda connection: connection.execute(query).fetchall())
-        return tuple(LedgerEntry(*row[:4], int(row[4]), *row[5:]) for row in rows)
+        return tuple(_entry(row) for row in rows)
 
     def _unspool(self, noted: Future[str]) -> None:
         with contextlib.suppress(Exception):  # a file that stays costs room, not money
@@ -190,6 +187,34 @@ def _known(row: tuple[Any, ...]) -> Known:
         network=row[13],
         payer=row[14],
         receipt=row[15],
+    )
+
+
+def _payment(row: tuple[Any, ...]) -> SellerPayment:
+    return SellerPayment(
+        payment_id=row[0],
+        state=State(row[1]),
+        network=row[2],
+        asset=row[3],
+        payer=row[4],
+        pay_to=row[5],
+        amount=int(row[6]),
+        resource=row[7],
+        transaction=row[8],
+        reason=row[9],
+        claimed_at=row[10],
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> LedgerEntry:
+    return LedgerEntry(
+        network=row[0],
+        asset=row[1],
+        payer=row[2],
+        pay_to=row[3],
+        amount=int(row[4]),
+        transaction=row[5],
+        posted_at=row[6],
     )
 
 
