@@ -46,7 +46,7 @@ _EXTRA_OF_MODULE = {
 }
 
 
-def _show_version(*, value: bool) -> None:
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
     if value:
         typer.echo(f"farthing {__version__}")
         raise typer.Exit
@@ -55,11 +55,11 @@ def _show_version(*, value: bool) -> None:
 @app.callback()
 def root(
     *,
-    version: bool = typer.Option(  # noqa: ARG001 - the callback acts on it
+    version: bool = typer.Option(
         False,  # noqa: FBT003 - typer's form
         "--version",
         help="Print the version and exit.",
-        callback=lambda value: _show_version(value=value),
+        callback=_show_version,
         is_eager=True,
     ),
 ) -> None:
@@ -79,6 +79,8 @@ def main() -> None:
         extra = _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        print(f"farthing: this command needs {error.name}; install it with: pip install 'farthing[{extra}]'",
-              file=sys.stderr)
+        print(
+            f"farthing: this command needs {error.name}; install it with: pip install 'farthing[{extra}]'",
+            file=sys.stderr,
+        )
         sys.exit(EXIT_USAGE)

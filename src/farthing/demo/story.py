@@ -9,11 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from farthing.demo.reconcile import Line
 from farthing.money import show_atomic
 from farthing.protocol.codec import ReceivedOffers
 
 # Long enough for a line of JSON, short enough to stay one or two lines.
 _BODY_SHOWN_CHARS = 160
+# Of a payment id or a transaction hash, enough to tell them apart.
+_NAME_SHOWN_CHARS = 14
 
 
 class Story:
@@ -48,17 +51,18 @@ class Story:
         carried = f"  [magenta]PAYMENT-SIGNATURE[/magenta] ({len(payment):,} bytes)" if payment else ""
         self._line("cyan", "→", f"{method} {escape(url)}{carried}")
 
-    def response(self, status: int, phrase: str, headers: Mapping[str, str], body: str = "") -> None:
-        """Show an answer's first line, the payment headers that it carries, and the start of its body."""
+    def response(self, status: int, phrase: str, headers: Mapping[str, str]) -> None:
+        """Show an answer's first line, and the payment headers that it carries."""
         carried = [
             f"[magenta]{name.upper()}[/magenta] ({len(headers[name]):,} bytes)"
             for name in ("payment-required", "payment-response")
             if name in headers
         ]
         self._line("cyan", "←", "  ".join([f"{status} {phrase}", *carried]))
-        if body:
-            short = body if len(body) <= _BODY_SHOWN_CHARS else body[:_BODY_SHOWN_CHARS] + "…"
-            self._detail("body", short)
+
+    def body(self, body: str) -> None:
+        """Show the start of what was bought."""
+        self._detail("body", body if len(body) <= _BODY_SHOWN_CHARS else body[:_BODY_SHOWN_CHARS] + "…")
 
     def offers(self, received: ReceivedOffers) -> None:
         """Show a 402's decoded offers."""
@@ -103,14 +107,17 @@ class Story:
         self.console.print()
         self.console.print(table)
 
-    def reconciliation(self, rows: list[tuple[str, str, int, int, int]], *, agree: bool) -> None:
-        """Show, for each payment, what journal, ledger and chain say: (id, transaction, three amounts)."""
+    def reconciliation(self, lines: list[Line], *, agree: bool) -> None:
+        """Show, for each payment, what journal, ledger and chain say."""
         table = Table(title="Reconciliation", title_justify="left", title_style="bold", box=None)
         for column in ("payment", "transaction", "journal", "ledger", "Transfer log"):
             table.add_column(column, justify="left" if column in ("payment", "transaction") else "right")
-        for payment_id, transaction, *amounts in rows:
-            style = None if len(set(amounts)) == 1 else "red"
-            table.add_row(payment_id[:16] + "…", transaction[:12] + "…", *map(self.money, amounts), style=style)
+        for line in lines:
+            amounts = (
+                "nothing" if each is None else self.money(each) for each in (line.journal, line.ledger, line.chain)
+            )
+            names = (each[:_NAME_SHOWN_CHARS] + "…" if each else "none" for each in (line.payment_id, line.transaction))
+            table.add_row(*names, *amounts, style=None if line.agrees else "red")
         self.console.print()
         self.console.print(table)
         verdict = (

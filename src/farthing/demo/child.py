@@ -1,0 +1,28 @@
+"""Runs a subcommand of `farthing` until standard input ends: a child that no death of its parent leaves behind.
+
+python -m farthing.demo.child facilitator --config farthing.toml
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+
+def end_with_stdin() -> None:
+    """Have this process end, as by a polite kill, when its parent closes the pipe or dies."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="end-with-stdin", daemon=True).start()
+
+
+if __name__ == "__main__":
+    from farthing.cli import main
+
+    end_with_stdin()
+    main()
