@@ -93,7 +93,10 @@ class HttpClient:
         host = origin_of(url)
         sent = _checked(headers or {})
         timeout = aiohttp.ClientTimeout(
-            total=timeout_seconds, connect=min(timeout_seconds, CONNECT_TIMEOUT_SECONDS), ceil_threshold=float("inf")
+            total=timeout_seconds,
+            # Half of a short time, so that a connection that hangs is told from an answer that is late.
+            connect=min(timeout_seconds / 2, CONNECT_TIMEOUT_SECONDS),
+            ceil_threshold=float("inf"),
         )
         try:
             session = await self._session()

@@ -61,7 +61,8 @@ class LocalSigner:
         return self._key.sign_digest(digest)
 
     def __repr__(self) -> str:
-        return f"LocalSigner({self.address})"
+        key: PrivateKey | None = getattr(self, "_key", None)  # none yet where a traceback shows the constructor
+        return f"LocalSigner({'' if key is None else key.address})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A signer can't be pickled or copied: read the key where it is needed.")

@@ -86,15 +86,16 @@ def split_statements(sql: str) -> list[str]:
     """Split a script into its statements, as SQLite's own tokeniser sees them (a trigger's body stays whole)."""
     statements: list[str] = []
     pending = ""
-    for piece in sql.split(";"):
+    *pieces, rest = sql.split(";")
+    for piece in pieces:
         pending += piece + ";"
         if sqlite3.complete_statement(pending):
             statements.append(pending.strip())
             pending = ""
-    rest = pending.removesuffix(";").strip()
-    if rest and not all(line.strip() == "" or line.lstrip().startswith("--") for line in rest.splitlines()):
+    rest = (pending + rest).strip()
+    if not all(line.strip() == "" or line.lstrip().startswith("--") for line in rest.splitlines()):
         raise ConfigError(f"The migration's last statement has no end: {rest[:80]!r}")
-    return [statement for statement in statements if statement != ";"]
+    return statements
 
 
 def _check_known(applied: dict[tuple[str, int], str], migrations: tuple[Migration, ...]) -> None:
