@@ -15,8 +15,8 @@ from farthing.mechanisms.exact_evm import ExactEvmBuyer
 from farthing.protocol.codec import encode_json, encode_payment, pack_payment_required
 from farthing.protocol.messages import PaymentRequired, PaymentRequirements, ResourceInfo
 
-# More payers than any cache of addresses holds (4096), in turn: no look-up of a payer is ever a hit, as in life.
-PAYERS = 5000
+# Enough that no payment follows on itself. No look-up of a payer is ever a hit, as in life: payers are not cached.
+PAYERS = 256
 
 OFFER = PaymentRequirements(
     scheme="exact",

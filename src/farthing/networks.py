@@ -14,6 +14,7 @@ Names, native currencies and chain ids are those of the registry of EIP-155 chai
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -152,6 +153,8 @@ def split_name(caip2: str) -> tuple[str, str]:
     return namespace, reference
 
 
+# A process serves a handful of networks; offers can name any, so that the cache is small and bounded.
+@lru_cache(maxsize=128)
 def eip155_chain_id(caip2: str) -> int | None:
     """The chain id of an `eip155:…` name: decimal, ASCII, no sign and no leading zero. None for any other name."""
     digits = caip2.removeprefix("eip155:")

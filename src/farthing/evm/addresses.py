@@ -53,7 +53,7 @@ def read_address(text: str) -> tuple[bytes, str]:
     if len(address) != ADDRESS_SIZE_BYTES:
         message = f"An address is 0x and 40 hexadecimal digits (ASCII only), not {_shown(text)}."
         raise AddressInvalid(message)
-    checksummed = _checksum(address)
+    checksummed = _checksum(digits.lower().encode())
     if checksummed != text and digits not in {digits.lower(), digits.upper()} and checksummed[2:] != digits:
         message = f"The checksum (EIP-55) of {text} is wrong: check the address, or write it in lower case."
         raise AddressInvalid(message)
@@ -67,14 +67,16 @@ def parse_address(text: str) -> bytes:
     return read_address(text)[0]
 
 
-def _checksum(address: bytes) -> str:
-    lower = address.hex().encode()
+def _checksum(lower: bytes) -> str:
+    """EIP-55 of 40 lower-case digits."""
     letters = int.from_bytes(lower.translate(_LETTERS), "big")
     high = int.from_bytes(keccak256(lower).hex()[: len(lower)].encode().translate(_HIGH_NIBBLES), "big")
     return "0x" + (int.from_bytes(lower, "big") ^ (letters & high)).to_bytes(len(lower), "big").decode()
 
 
-_checksummed = lru_cache(maxsize=_CACHE_ENTRIES)(_checksum)
+@lru_cache(maxsize=_CACHE_ENTRIES)
+def _checksummed(address: bytes) -> str:
+    return _checksum(address.hex().encode())
 
 
 def is_address(text: str) -> bool:

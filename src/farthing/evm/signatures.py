@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import coincurve
 
 from farthing.errors import FarthingError
+from farthing.evm import curve
 from farthing.evm.addresses import checksum_address
 from farthing.evm.keccak import keccak256
 
@@ -26,7 +27,6 @@ _ZERO_WORD = bytes(32)
 
 # v as wallets write it (27, 28: the yellow paper; 0, 1: EIP-2098 and hardware wallets), and the recovery id it means.
 _RECOVERY_IDS: Final = {0: 0, 1: 1, 27: 0, 28: 1}
-_RECOVERY_BYTES = (b"\x00", b"\x01")
 _V_BYTES = (b"\x1b", b"\x1c")
 
 
@@ -69,16 +69,13 @@ def recover_address(digest: bytes, signature: bytes) -> bytes:
     if len(digest) != DIGEST_SIZE_BYTES:
         message = f"A digest has {DIGEST_SIZE_BYTES} bytes, not {len(digest)}."
         raise SignatureInvalid(message)
-    try:
-        public_key = coincurve.PublicKey.from_signature_and_message(
-            signature[:64] + _RECOVERY_BYTES[recovery_id], digest, hasher=None
-        )
-    except Exception as error:
-        # coincurve raises ValueError, and a bare Exception in places; here it can only mean that r is the x
-        # coordinate of no point of the curve.
+    public_key = curve.recover(digest, signature[:64], recovery_id)
+    if public_key is None:
+        # r is the x coordinate of no point of the curve.
         message = "The signature belongs to no public key."
-        raise SignatureInvalid(message) from error
-    return _address_of(public_key)
+        raise SignatureInvalid(message)
+    # The hash is over x and y (yellow paper, appendix F).
+    return keccak256(public_key)[12:]
 
 
 def split_signature(signature: bytes) -> SignatureParts:
@@ -90,10 +87,11 @@ def split_signature(signature: bytes) -> SignatureParts:
 def public_key_address(public_key: bytes) -> bytes:
     """Compute the address of a public key (SEC 1, 33 or 65 bytes): the last 20 bytes of its Keccak-256."""
     try:
-        return _address_of(coincurve.PublicKey(public_key))
+        point = coincurve.PublicKey(public_key).format(compressed=False)
     except ValueError as error:
         message = "The bytes are no public key on secp256k1."
         raise KeyInvalid(message) from error
+    return keccak256(point[1:])[12:]
 
 
 class PrivateKey:
@@ -102,7 +100,7 @@ class PrivateKey:
     It is a `Signer` (`farthing.evm.signing`): `PrivateKey(secret).sign_typed_data(message)`.
     """
 
-    __slots__ = ("_address", "_key")
+    __slots__ = ("_address", "_secret")
 
     def __init__(self, secret: bytes) -> None:
         """Take 32 bytes between 1 and the order of the curve, or raise `KeyInvalid`."""
@@ -110,8 +108,8 @@ class PrivateKey:
             # `from None` below and no value here: a traceback must not carry key material.
             message = f"A private key has {KEY_SIZE_BYTES} bytes between 1 and the order of secp256k1."
             raise KeyInvalid(message)
-        self._key = coincurve.PrivateKey(secret)
-        self._address = checksum_address(_address_of(self._key.public_key))
+        self._secret = secret
+        self._address = checksum_address(public_key_address(coincurve.PrivateKey(secret).public_key.format()))
 
     @classmethod
     def from_hex(cls, text: str) -> PrivateKey:
@@ -133,7 +131,7 @@ class PrivateKey:
         if len(digest) != DIGEST_SIZE_BYTES:
             message = f"A digest has {DIGEST_SIZE_BYTES} bytes, not {len(digest)}."
             raise SignatureInvalid(message)
-        signature = self._key.sign_recoverable(digest, hasher=None)  # pyright: ignore[reportUnknownMemberType]
+        signature = curve.sign(self._secret, digest)
         return signature[:64] + _V_BYTES[signature[64]]
 
     def sign_typed_data(self, message: TypedMessage) -> bytes:
@@ -167,8 +165,3 @@ def _check(signature: bytes) -> int:
         message = "s of the signature is zero or in the upper half (EIP-2)."
         raise SignatureInvalid(message)
     return recovery_id
-
-
-def _address_of(public_key: coincurve.PublicKey) -> bytes:
-    # 0x04, x, y: the hash is over x and y (yellow paper, appendix F).
-    return keccak256(public_key.format(compressed=False)[1:])[12:]

@@ -272,20 +272,21 @@ class Permit(TypedStruct, frozen=True):
 def _transfer_hash(type_hash: bytes, message: TransferWithAuthorization | ReceiveWithAuthorization) -> bytes:
     # The hot path of every verification and every purchase: one concatenation, one hash.
     try:
-        return keccak256(
-            type_hash
-            + _PAD
-            + message.from_
-            + _PAD
-            + message.to
-            + message.value.to_bytes(_WORD, "big")
-            + message.valid_after.to_bytes(_WORD, "big")
-            + message.valid_before.to_bytes(_WORD, "big")
-            + message.nonce
+        words = (
+            type_hash,
+            _PAD,
+            message.from_,
+            _PAD,
+            message.to,
+            message.value.to_bytes(_WORD, "big"),
+            message.valid_after.to_bytes(_WORD, "big"),
+            message.valid_before.to_bytes(_WORD, "big"),
+            message.nonce,
         )
     except OverflowError as error:
         text = "value, validAfter and validBefore are uint256: 0 to 2^256 - 1."
         raise TypedDataInvalid(text) from error
+    return keccak256(b"".join(words))
 
 
 def _uint(name: str, value: int) -> bytes:

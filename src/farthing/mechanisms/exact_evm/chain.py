@@ -69,6 +69,8 @@ def chain_calls(detail: ExactDetail, calldata: bytes, *, sender: str | None, set
 
 _CHAIN_ID = NodeCall("eth_chainId")
 _LATEST_BLOCK = NodeCall("eth_getBlockByNumber", ("latest", False))
+_EMPTY = "0x"
+_FALSE = "0x" + bytes(32).hex()
 
 
 def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, settling: bool) -> ChainFacts:
@@ -77,22 +79,22 @@ def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, settling: bool)
     if len(answers) != expected:
         message = f"The node sent {len(answers)} answers to {expected} calls."
         raise NodeUnavailable(message)
-    chain_id = read_quantity(_result(answers[0]))
-    if chain_id != detail.chain_id:
-        message = f"The node that is configured for chain {detail.chain_id} serves chain {chain_id}."
-        raise NodeUnavailable(message)
+    # The usual answers are compared as text, without being read: the batch is read for every payment.
+    if answers[0] != hex(detail.chain_id):
+        _check_chain(detail.chain_id, answers[0])
     block = read_object(_result(answers[5]))
     simulation = answers[4]
     if isinstance(simulation, NodeFailure):
         if not is_revert(simulation):
             raise NodeUnavailable(_failed(simulation))
     else:
-        read_data(simulation)
+        if simulation != _EMPTY:
+            read_data(simulation)
         simulation = None
     return ChainFacts(
-        code=read_data(_result(answers[1])),
+        code=b"" if answers[1] == _EMPTY else read_data(_result(answers[1])),
         balance=_word(answers[2]),
-        used=_flag(answers[3]),
+        used=False if answers[3] == _FALSE else _flag(answers[3]),
         simulation=simulation,
         block_number=read_quantity(block.get("number")),
         block_time_seconds=read_quantity(block.get("timestamp")),
@@ -171,6 +173,13 @@ def revert_reason(failure: NodeFailure) -> str:
 
 # As long as `farthing.evm.reverts.REASON_SIZE_MAX`: a node's words are a stranger's too.
 _WORDS_MAX = 256
+
+
+def _check_chain(expected: int, answer: Any) -> None:
+    chain_id = read_quantity(_result(answer))
+    if chain_id != expected:
+        message = f"The node that is configured for chain {expected} serves chain {chain_id}."
+        raise NodeUnavailable(message)
 
 
 def _gas(answer: Any) -> int:
