@@ -12,6 +12,7 @@ HttpTrouble
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 import weakref
 from collections.abc import AsyncGenerator, Mapping
@@ -34,7 +35,6 @@ CONNECTIONS_MAX = 100
 KEEPALIVE_SECONDS = 3.0
 # Of an answer's status line and of each of its headers; what we ask has no use for more.
 HEADER_MAX_BYTES = 16_384
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # RFC 9110, section 5.5: CR, LF and NUL end or break a field.
 _UNSENDABLE = re.compile(r"[\r\n\0]")
@@ -202,9 +202,14 @@ def check_url(url: str, what: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine by name."""
+    """Whether the URL's host is this machine by its own name or number (RFC 6761, section 6.3)."""
     host = (urlsplit(url).hostname or "").lower()
-    return host in LOOPBACK_HOSTS or host.startswith("127.") or host.endswith(".localhost")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _cause(error: BaseException) -> str:
