@@ -41,7 +41,7 @@ _DECIMALS = 6
 _PURSE = "1"
 _REQUEST_TIMEOUT_SECONDS = 60.0
 # What of a line of the facilitator's log is worth showing here.
-_LOG_SHOWN = ("valid", "reason", "amount", "payer", "block_number")
+_LOG_SHOWN = ("valid", "reason", "payer", "block_number")
 # Environment of the children: what Python and the system need, and nothing that could be a secret of the user's.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
 
@@ -54,7 +54,7 @@ def run_demo(*, node: str = "py-evm", as_json: bool = False) -> int:
     story = Story(Console(soft_wrap=True))
     begun = time.monotonic()
     with _interruptible():
-        result = _run(node, story, begun)
+        result = _run("anvil" if node == "anvil" else "py-evm", story, begun)
     if as_json:
         print(json.dumps(result), flush=True)
     return 0 if result["reconciled"] else 1
@@ -145,7 +145,7 @@ class _SettlementShown:
     def __call__(self, header: str) -> None:
         response = decode_settlement(header)
         for line in self._log.until("settled", self.payment_id):
-            details = ", ".join(f"{name} {line[name]}" for name in _LOG_SHOWN if name in line)
+            details = ", ".join(f"{name} {line[name]}" for name in _LOG_SHOWN if line.get(name))
             self._story.facilitator(f"{line['event']} {self.payment_id[:16]}…  {details}".rstrip())
         if response.success:
             receipt = self._devnet.rpc("eth_getTransactionReceipt", response.transaction)

@@ -115,7 +115,10 @@ class _Quiet(WSGIRequestHandler):
 
 def main() -> None:
     """Open the shop, and keep it open until standard input ends."""
-    opening = msgspec.json.decode(sys.stdin.buffer.readline(), type=Opening)
+    told = sys.stdin.buffer.readline()
+    if not told:
+        return  # the demo ended before there was anything to sell
+    opening = msgspec.json.decode(told, type=Opening)
     networks = networks_with(opening.network, opening.usdc)
     facilitator = RemoteFacilitator(opening.facilitator_url)
     sockets = [_listen(), _listen()]

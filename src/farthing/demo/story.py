@@ -85,7 +85,7 @@ class Story:
 
     def facilitator(self, text: str) -> None:
         """Show a line of the facilitator's own log."""
-        self._line("blue", "F", escape(text))
+        self._line("blue", "⚖", f"facilitator: {escape(text)}")
 
     def settled(self, receipt: Mapping[str, Any], transfers: list[tuple[str, str, int]]) -> None:
         """Show the settling transaction as the chain has it: block, gas, Transfer logs."""

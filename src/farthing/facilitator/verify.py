@@ -18,12 +18,6 @@ INVALID_TRANSACTION_STATE: Final = "invalid_transaction_state"
 UNSUPPORTED_SCHEME: Final = "unsupported_scheme"
 
 
-def verify(desk: Desk, payment: PaymentPayload, requirements: PaymentRequirements) -> Flow[VerifyResponse]:
-    """Judge a payment in one batched round trip to the node. Raises `NodeUnavailable`, never a false verdict."""
-    verification = yield from examine(desk, payment, requirements)
-    return verification.response
-
-
 def examine(
     desk: Desk, payment: PaymentPayload, requirements: PaymentRequirements, *, settling: bool = False
 ) -> Flow[Verification]:

@@ -20,7 +20,7 @@ from farthing.facilitator.fees import FeeCaps
 from farthing.facilitator.settle import AwaitOutcome, Call, settle
 from farthing.facilitator.states import CONFIRMED, FINAL, IN_BATCH, READY, RECEIVED, REFUSED
 from farthing.facilitator.store import CountPayments, FindRecord, FindRecordByTransaction, FindRecords, PaymentRecord
-from farthing.facilitator.verify import verify
+from farthing.facilitator.verify import examine
 from farthing.flow import Flow, drive_async
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
 from farthing.mechanisms.registry import Registry
@@ -232,11 +232,19 @@ class FacilitatorService:
     async def verify(self, payment: PaymentPayload, requirements: PaymentRequirements) -> VerifyResponse:
         """Judge a payment without committing to anything. Raises `FacilitatorUnavailable`, never a false verdict."""
         try:
-            response = await self._drive(verify(self.desk, payment, requirements))
+            verification = await self._drive(examine(self.desk, payment, requirements))
         except (NodeError, StoreError) as error:
             self.metrics.verifications.labels("unavailable").inc()
             raise FacilitatorUnavailable(str(error)) from error
+        response, signed = verification.response, verification.signed
         self.metrics.verifications.labels("valid" if response.is_valid else "invalid").inc()
+        self.log.debug(
+            "verified",
+            payment_id=signed.payment_id if signed is not None else "",
+            valid=response.is_valid,
+            reason=response.invalid_reason or "",
+            payer=response.payer or "",
+        )
         return response
 
     async def settle(
