@@ -9,13 +9,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from coincurve._libsecp256k1 import ffi, lib
-from coincurve.context import GLOBAL_CONTEXT
-
 from bench.figure import Figure
 from bench.harness import Local, measure
 from bench.official import BACKENDS
 from bench.purchases import RandomBytes, key, offer_header
+from bench.secp256k1 import context, ffi, lib
 from bench.worker import Worker
 from farthing.evm.signing import SignTypedData
 from farthing.flow import Effect, Now, drive
@@ -32,7 +30,6 @@ _DIGESTS = 1024
 
 def bare() -> Callable[[int], object]:
     """The limit: sign and serialise, as two calls into the library."""
-    context = GLOBAL_CONTEXT.ctx
     secret = os.urandom(32)
     digests = [os.urandom(32) for _ in range(_DIGESTS)]
     signature = ffi.new("secp256k1_ecdsa_recoverable_signature *")

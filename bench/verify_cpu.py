@@ -10,13 +10,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from coincurve._libsecp256k1 import ffi, lib
-from coincurve.context import GLOBAL_CONTEXT
-
 from bench.figure import Figure
 from bench.harness import Local, measure
 from bench.official import BACKENDS
 from bench.purchases import OFFER, PAYERS, AskNode, node_answers, purchases
+from bench.secp256k1 import context, ffi, lib
 from bench.worker import Worker
 from farthing.flow import Effect, Now, drive
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
@@ -30,7 +28,6 @@ TARGET = 1.8
 
 def bare() -> Callable[[int], object]:
     """The limit: parse the signature and recover the key, as two calls into the library."""
-    context = GLOBAL_CONTEXT.ctx
     work = [(made.signature[:64], made.signature[64] - 27, made.digest) for made in purchases(PAYERS, int(time.time()))]
     signature = ffi.new("secp256k1_ecdsa_recoverable_signature *")
     public_key = ffi.new("secp256k1_pubkey *")

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 from eth_abi.abi import encode
-from exact_evm_desk import NOW, PAYMENT, Node, block, refusal, verify, word
+from exact_evm_desk import NOW, OFFER, PAYMENT, Node, block, refusal, verify, word
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.errors import NodeUnavailable
 from farthing.evm.abi import selector
 from farthing.evm.node import AskNode, NodeFailure
-from farthing.flow import Effect
+from farthing.flow import Effect, drive
+from farthing.mechanisms.exact_evm import ExactEvmFacilitator
 
 
 def failure(message: str, data: bytes | None = None, code: int = 3) -> NodeFailure:
@@ -117,14 +118,15 @@ def test_F3_a_broken_or_disagreeing_node_is_an_error_and_no_verdict(answers: dic
 
 
 def test_F3_an_outage_passes_through() -> None:
-    class Down(Node):
-        def perform(self, effect: Effect[Any]) -> Any:
-            if isinstance(effect, AskNode):
-                raise NodeUnavailable("down")
-            return super().perform(effect)
+    node = Node()
+
+    def down(effect: Effect[Any]) -> Any:
+        if isinstance(effect, AskNode):
+            raise NodeUnavailable("down")
+        return node.perform(effect)
 
     with pytest.raises(NodeUnavailable, match="down"):
-        verify(PAYMENT, node=Down())
+        drive(ExactEvmFacilitator().verify(PAYMENT, OFFER), down)
     with pytest.raises(NodeUnavailable):
         verify(PAYMENT, node=Node(gas=NodeFailure(-32000, "no")), settling=True)
     with pytest.raises(NodeUnavailable, match="disagree"):
@@ -156,9 +158,10 @@ def test_F3_whatever_a_node_says_for_one_answer_is_never_insufficient_funds_or_a
 
 
 def test_too_few_answers_are_an_outage() -> None:
-    class Short(Node):
-        def perform(self, effect: Effect[Any]) -> Any:
-            return super().perform(effect)[:-1] if isinstance(effect, AskNode) else super().perform(effect)
+    node = Node()
+
+    def short(effect: Effect[Any]) -> Any:
+        return node.perform(effect)[:-1] if isinstance(effect, AskNode) else node.perform(effect)
 
     with pytest.raises(NodeUnavailable):
-        verify(PAYMENT, node=Short())
+        drive(ExactEvmFacilitator().verify(PAYMENT, OFFER), short)

@@ -28,7 +28,8 @@ BUYER = ExactEvmBuyer()
 
 
 def offer(**changes: Any) -> PaymentRequirements:
-    return msgspec.structs.replace(OFFER, **changes)
+    changed: PaymentRequirements = msgspec.structs.replace(OFFER, **changes)
+    return changed
 
 
 def check(payment: PaymentPayload, requirements: PaymentRequirements = OFFER, now_seconds: int = NOW) -> str | None:
