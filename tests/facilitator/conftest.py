@@ -170,3 +170,8 @@ async def until(condition: Callable[[], Any], *, what: str = "the condition") ->
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Any]:
     return until
+
+
+@pytest.fixture(scope="session")
+def new_world() -> type[World]:
+    return World

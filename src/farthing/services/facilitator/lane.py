@@ -49,7 +49,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     pending.
     """
 
-    lease_seconds: int = 15
+    lease_seconds: int = 6
     work_seconds: float = 0.2
     stuck_seconds: int = 30
     rebroadcast_seconds: int = 10

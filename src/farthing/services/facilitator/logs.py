@@ -16,8 +16,12 @@ LOGGER: Final = "farthing.facilitator"
 
 def library_log() -> Any:
     """A log that an embedding program shows, or doesn't, by the standard library's logging."""
+    logger = logging.getLogger(LOGGER)
+    if not logger.handlers:
+        # As libraries do: silent until the program says where a log goes.
+        logger.addHandler(logging.NullHandler())
     return structlog.wrap_logger(
-        logging.getLogger(LOGGER),
+        logger,
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
