@@ -1,26 +1,26 @@
-"""Lets the tests of this folder import `shop` and `doors`, since folders of tests are no packages; and their fixtures."""
+"""Lets the tests of this folder import `shop` and `doors` (folders of tests are no packages), and their fixtures."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from doors import DOORS
+from doors import DOORS, Fetch
 from shop import Shop, make_buyer, open_shop
 
 from farthing.clients import Buyer
 
 
 @pytest.fixture(params=list(DOORS))
-def fetch(request: pytest.FixtureRequest) -> Callable[..., Any]:
+def fetch(request: pytest.FixtureRequest) -> Fetch:
     """Each door in turn."""
-    return DOORS[request.param]
+    found: Fetch = DOORS[request.param]
+    return found
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from farthing.clients.httpx import PayingTransport, receipt_of
 from farthing.clients.requests import paying_session
 from farthing.clients.requests import receipt_of as requests_receipt_of
 
+# Shops speak plain HTTP, and reading the system's certificates takes 0.1 s.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
 # (buyer, method, url, body, follow redirects, time-out in seconds) → the answer, read to its end.
 Fetch = Callable[..., Any]
 
@@ -23,7 +27,8 @@ def through_httpx(library: Any) -> Fetch:
     def fetch(
         buyer: Buyer, method: str, url: str, *, body: Any = None, follow: bool = False, timeout: float = 20, **more: Any
     ) -> Any:
-        with library.Client(transport=PayingTransport(buyer), follow_redirects=follow, timeout=timeout) as client:
+        transport = PayingTransport(buyer, inner=library.HTTPTransport(verify=NO_TLS))
+        with library.Client(transport=transport, follow_redirects=follow, timeout=timeout) as client:
             return client.request(method, url, content=body, **more)
 
     return fetch
@@ -33,12 +38,12 @@ def through_httpx_async(library: Any) -> Fetch:
     async def run(
         buyer: Buyer, method: str, url: str, *, body: Any = None, follow: bool = False, timeout: float = 20, **more: Any
     ) -> Any:
-        transport = PayingTransport(buyer)
-        async with library.AsyncClient(transport=transport, follow_redirects=follow, timeout=timeout) as client:
+        transport = PayingTransport(buyer, inner=library.AsyncHTTPTransport(verify=NO_TLS))
+        async with library.AsyncClient(transport=transport, follow_redirects=follow, timeout=wait) as client:
             return await client.request(method, url, content=body, **more)
 
-    def fetch(*arguments: Any, **options: Any) -> Any:
-        return asyncio.run(run(*arguments, **options))
+    def fetch(*arguments: Any, timeout: float = 20, **options: Any) -> Any:
+        return asyncio.run(run(*arguments, wait=timeout, **options))
 
     return fetch
 

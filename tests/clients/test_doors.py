@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+
 from pathlib import Path
 
+import httpx
+import httpx2
 import pytest
+import requests
 from doors import Fetch, receipt
 from shop import (
     NETWORK,
@@ -30,6 +35,7 @@ from farthing.errors import (
     PolicyRefused,
 )
 from farthing.mechanisms.interface import SignedPayment
+from farthing.protocol.codec import decode_payment
 
 
 def test_a_purchase(fetch: Fetch, shop: Shop, buyer: Buyer) -> None:
@@ -68,7 +74,7 @@ def test_what_is_free_is_not_paid(fetch: Fetch, shop: Shop, buyer: Buyer) -> Non
         ({"PAYMENT_REQUIRED": required(offer(10**18))}, b"", "price_over_limit"),
     ],
 )
-def test_B4_a_402_that_cannot_be_paid_is_an_error_and_never_an_answer(
+def test_B4_a_402_that_cannot_be_paid_is_an_error_and_never_an_answer(  # noqa: PLR0917 - fixtures
     fetch: Fetch, shop: Shop, buyer: Buyer, header: dict[str, str], body: bytes, reason: str
 ) -> None:
     shop.plain["/thing"] = (402, header, body)
@@ -145,7 +151,7 @@ def test_B1_a_time_out_after_sending_is_unknown(fetch: Fetch, shop: Shop, buyer:
     with pytest.raises(PaymentUnknown) as caught:
         fetch(buyer, "GET", shop.url + "/thing", timeout=0.3)
     assert "Timeout" in caught.value.reason
-    assert type(caught.value.__cause__).__name__ in {"ReadTimeout"}
+    assert type(caught.value.__cause__).__name__ == "ReadTimeout"
 
 
 def test_B1_a_refusal_presents_the_same_payload_while_its_window_is_open(
@@ -276,8 +282,6 @@ def test_a_large_402_body_is_not_read_to_its_end(fetch: Fetch, shop: Shop, buyer
 
 
 def test_extensions_and_offer_are_echoed_as_they_came(fetch: Fetch, shop: Shop, buyer: Buyer) -> None:
-    from farthing.protocol.codec import decode_payment
-
     extensions = {"bazaar": {"info": {"a": [1, {"b": None}]}, "schema": {}}}
     shop.plain["/thing"] = (402, {"PAYMENT_REQUIRED": required(offer(), extensions=extensions)}, b"")
     with pytest.raises((PaymentUnknown, PaymentRefused)):
@@ -291,10 +295,10 @@ def test_extensions_and_offer_are_echoed_as_they_came(fetch: Fetch, shop: Shop, 
 
 
 def test_B5_a_body_that_can_be_sent_once_is_refused_before_paying(fetch: Fetch, shop: Shop, buyer: Buyer) -> None:
-    async def parts_async():  # type: ignore[no-untyped-def]
+    async def parts_async() -> AsyncIterator[bytes]:
         yield b"once"
 
-    def parts():  # type: ignore[no-untyped-def]
+    def parts() -> Iterator[bytes]:
         yield b"once"
 
     body = parts_async() if "async" in fetch.__qualname__ else parts()
@@ -303,3 +307,23 @@ def test_B5_a_body_that_can_be_sent_once_is_refused_before_paying(fetch: Fetch, 
     assert "bytes" in caught.value.advice
     assert shop.paid() == []
     assert buyer.journal.purchases() == []
+
+
+def test_B1_a_body_that_is_cut_is_asked_for_with_the_same_payment(fetch: Fetch, shop: Shop, buyer: Buyer) -> None:
+    def half(handler: Handler, signed: SignedPayment) -> None:
+        shop.transfer(signed)
+        handler.send_response(200)
+        handler.send_header("PAYMENT-RESPONSE", response())
+        handler.send_header("Content-Length", "100")
+        handler.end_headers()
+        handler.wfile.write(b"half of")
+        handler.close_connection = True
+
+    shop.behaviours["/thing"] = half
+    with pytest.raises((httpx.RemoteProtocolError, httpx2.RemoteProtocolError, requests.RequestException)):
+        fetch(buyer, "GET", shop.url + "/thing")
+    shop.behaviours["/thing"] = settle
+    assert fetch(buyer, "GET", shop.url + "/thing").text == "the goods"
+    assert len(set(shop.paid())) == len(shop.transfers) == 1
+    (entry,) = buyer.journal.purchases()
+    assert (entry.state, entry.delivered) == ("settled", True)

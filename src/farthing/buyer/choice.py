@@ -89,7 +89,7 @@ def _judge(  # noqa: PLR0911 - one line a reason
         return rejected("no_mechanism", f"no mechanism here pays scheme {scheme} on {network}")
     flow = _payment_flow(terms.extra)
     if flow not in _FLOW_RANK:
-        return rejected("payment_flow", f"payment flow {shown(str(flow))} is not known here")
+        return rejected("payment_flow", f"payment flow {shown(flow)} is not known here")
     if terms.network not in policy.networks:
         return rejected("network_not_allowed", f"{network} is not among the policy's networks")
     if not policy.allows_asset(terms.network, terms.asset):
@@ -113,5 +113,6 @@ def _judge(  # noqa: PLR0911 - one line a reason
     return Candidate(offer, mechanism, token, value, flow)
 
 
-def _payment_flow(extra: dict[str, Any] | None) -> Any:
-    return (extra or {}).get("paymentFlow", AUTHORIZATION)
+def _payment_flow(extra: dict[str, Any] | None) -> str:
+    flow = (extra or {}).get("paymentFlow", AUTHORIZATION)
+    return flow if isinstance(flow, str) else type(flow).__name__

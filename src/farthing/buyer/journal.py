@@ -121,10 +121,9 @@ class RecordPayment(Effect[bool], frozen=True, kw_only=True):
 
 
 class PresentAgain(Effect[bool], frozen=True):
-    """Record that an open payment leaves once more, before it does. False: it is not in that state any more."""
+    """Record that an open payment leaves once more, before it does. False: it is not open any more."""
 
     purchase_id: str
-    state: State
 
 
 class Release(Effect[bool], frozen=True):

@@ -254,7 +254,7 @@ def _lost(message: str) -> PolicyRefused:
 
 
 def _present_again(found: OpenPayment) -> Flow[PaidRequest]:
-    recorded = yield from PresentAgain(found.purchase_id, found.state)
+    recorded = yield from PresentAgain(found.purchase_id)
     if not recorded:
         raise _lost("The earlier payment for this request was concluded just now; nothing was sent.")
     return PaidRequest(

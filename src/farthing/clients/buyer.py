@@ -141,9 +141,8 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._purchase_id and not self._concluded:
-            # Cut somewhere between the reservation and the verdict. What cut it is being told already.
-            with contextlib.suppress(FarthingError):
-                self._buyer.journal.abandon(self._purchase_id)
+            # Cut somewhere between the reservation and the verdict.
+            self.undelivered()
         elif self._purchase_id:
             self._buyer.journal.end(self._purchase_id)
         if isinstance(error, FarthingError):
@@ -190,6 +189,12 @@ class Exchange:
             yield from self.conclude(NoAnswer(type(error).__name__))
         except FarthingError as told:
             raise told from error
+
+    def undelivered(self) -> None:
+        """Say that the caller did not get the answer after all: cancelled, or its body was cut on the way."""
+        # Whatever cut it is being told already, and the journal's own trouble must not hide it.
+        with contextlib.suppress(FarthingError):
+            self._buyer.journal.abandon(self._purchase_id)
 
     def _perform(self, effect: Effect[R]) -> R:
         self._note(effect)

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import importlib
 import threading
+from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -114,7 +115,7 @@ class PayingTransport(_Transports):
             except BaseException:
                 answer.close()
                 raise
-            return _handed_over(answer, receipt)
+            return _handed_over(answer, receipt, exchange)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send `request`; where a 402 comes back, pay and send it again, in a task that outlives its caller."""
@@ -124,19 +125,19 @@ class PayingTransport(_Transports):
         if response.status_code != STATUS_PAYMENT_REQUIRED:
             return response
         body = await _read_some_async(request, response)
-        facts = _facts(request)
-        task = _task(self._purchase(inner, request, facts, _demand(response, body)))
+        exchange = Exchange(self._buyer, _facts(request))
+        task = _task(self._purchase(inner, request, exchange, _demand(response, body)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             # The caller is gone. Between signature and verdict nothing is cut; then the answer is put away.
-            self._outlive(task)
+            self._outlive(task, exchange)
             raise
 
-    async def _purchase(self, inner: Any, request: Any, facts: RequestFacts, demand: PaymentDemand) -> Any:
-        with Exchange(self._buyer, facts) as exchange:
+    async def _purchase(self, inner: Any, request: Any, exchange: Exchange, demand: PaymentDemand) -> Any:
+        with exchange:
             paid = await exchange.awaiting(exchange.pay(demand))
             try:
                 answer = await inner.handle_async_request(_with_payment(request, paid))
@@ -148,12 +149,13 @@ class PayingTransport(_Transports):
             except BaseException:
                 await answer.aclose()
                 raise
-            return _handed_over(answer, receipt)
+            return _handed_over(answer, receipt, exchange)
 
-    def _outlive(self, task: asyncio.Task[Any]) -> None:
+    def _outlive(self, task: asyncio.Task[Any], exchange: Exchange) -> None:
         async def put_away() -> None:
             with contextlib.suppress(Exception):  # it is on record, and nobody is left to hear of it
                 answer = await asyncio.wait_for(task, ABANDONED_MAX_SECONDS)
+                exchange.undelivered()
                 await answer.aclose()
 
         keeper = asyncio.ensure_future(put_away())
@@ -195,14 +197,63 @@ def receipt_of(response: Any) -> Receipt | None:
     return receipt
 
 
-def _handed_over(answer: Any, receipt: Receipt) -> Any:
+def _handed_over(answer: Any, receipt: Receipt, exchange: Exchange) -> Any:
     """Make the answer the caller's: with its receipt, still streaming, and not to be redirected."""
     if answer.has_redirect_location:
         answer = _held_class(answer)(
             answer.status_code, headers=answer.headers, stream=answer.stream, extensions=answer.extensions
         )
+    watched = _async_stream_of if hasattr(answer.stream, "__aiter__") else _stream_of
+    answer.stream = watched(_library_name(answer))(answer.stream, exchange)
     answer.extensions[_RECEIPT] = receipt
     return answer
+
+
+# The streams of paid answers: a body that is cut is no delivery, and is asked for with the same payment. Each is of its
+# library's own class, which the clients ask for.
+
+
+@lru_cache(maxsize=len(_LIBRARIES))
+def _stream_of(name: str) -> Any:
+    class PaidStream(importlib.import_module(name).SyncByteStream):  # type: ignore[misc]
+        def __init__(self, stream: Any, exchange: Exchange) -> None:
+            self._stream, self._exchange = stream, exchange
+
+        def __iter__(self) -> Iterator[bytes]:
+            try:
+                yield from self._stream
+            except GeneratorExit:
+                raise  # the caller has read as much as it wants
+            except BaseException:
+                self._exchange.undelivered()
+                raise
+
+        def close(self) -> None:
+            self._stream.close()
+
+    return PaidStream
+
+
+@lru_cache(maxsize=len(_LIBRARIES))
+def _async_stream_of(name: str) -> Any:
+    class PaidAsyncStream(importlib.import_module(name).AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, stream: Any, exchange: Exchange) -> None:
+            self._stream, self._exchange = stream, exchange
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            try:
+                async for part in self._stream:
+                    yield part
+            except GeneratorExit:
+                raise  # as above
+            except BaseException:
+                self._exchange.undelivered()
+                raise
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    return PaidAsyncStream
 
 
 def _held_class(response: Any) -> Any:

@@ -6,7 +6,8 @@ session.get("https://api.example.com/report", timeout=60)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import requests
@@ -84,7 +85,7 @@ class PayingAdapter(BaseAdapter):
             except BaseException:
                 answer.close()
                 raise
-            return _handed_over(answer, receipt)
+            return _handed_over(answer, receipt, exchange)
 
     def close(self) -> None:
         """Close the adapter that it sends with."""
@@ -105,13 +106,29 @@ def receipt_of(response: requests.Response) -> Receipt | None:
     return getattr(response, "farthing_receipt", None)
 
 
-def _handed_over(answer: requests.Response, receipt: Receipt) -> requests.Response:
+def _handed_over(answer: requests.Response, receipt: Receipt, exchange: Exchange) -> requests.Response:
     if answer.is_redirect:
         held = PaidRedirect()
         held.__dict__.update(answer.__dict__)
         answer = held
+    raw: Any = answer.raw
+    if hasattr(raw, "stream"):
+        raw.stream = partial(_watched_stream, raw.stream, exchange)
     answer.__dict__["farthing_receipt"] = receipt
     return answer
+
+
+def _watched_stream(
+    stream: Callable[..., Iterator[bytes]], exchange: Exchange, *args: Any, **more: Any
+) -> Iterator[bytes]:
+    # A body that was cut is no delivery: it is asked for with the same payment.
+    try:
+        yield from stream(*args, **more)
+    except GeneratorExit:
+        raise  # the caller has read as much as it wants
+    except BaseException:
+        exchange.undelivered()
+        raise
 
 
 def _facts(request: requests.PreparedRequest) -> RequestFacts:

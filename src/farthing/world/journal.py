@@ -109,7 +109,10 @@ class Journal:
         processes.end(purchase_id)
 
     def abandon(self, purchase_id: str) -> None:
-        """Have a purchase that was cut marked unknown, without waiting: what is only sent means the same to us."""
+        """Have a purchase that was cut marked so, without waiting: the same request presents the same payment.
+
+        What was only sent is unknown; what was settled, and did not reach the caller, stays open for its window.
+        """
         self.end(purchase_id)
         self._database.submit(lambda connection: connection.execute(ABANDON, (purchase_id,)).rowcount)
 

@@ -69,13 +69,18 @@ WHERE purchase_id = ? AND (state = 'sent' OR (state IN ('unknown', 'refused', 'c
                            OR (state = 'refused' AND ? = 'unknown'))
 """
 _DELIVERED: Final = "UPDATE purchases SET delivered = 1, updated_at = ? WHERE purchase_id = ?"
-ABANDON: Final = "UPDATE purchases SET state = 'unknown', reason = 'cut' WHERE purchase_id = ? AND state = 'sent'"
+# The caller has not got the answer: what was sent is unknown, and what was settled is asked for with the same payment.
+ABANDON: Final = """
+UPDATE purchases
+SET state = CASE WHEN state = 'sent' THEN 'unknown' ELSE state END, delivered = 0, reason = 'cut'
+WHERE purchase_id = ? AND state IN ('sent', 'unknown', 'refused', 'settled')
+"""
 # What was refused counts as sent again, for good if need be; what was sent by somebody who is gone is unknown.
-_PRESENT_AGAIN: Final = """
+_PRESENT_AGAIN: Final = f"""
 UPDATE purchases
 SET state = CASE WHEN state = 'refused' THEN 'sent' WHEN state = 'sent' THEN 'unknown' ELSE state END, owner = ?
-WHERE purchase_id = ? AND state = ?
-"""
+WHERE purchase_id = ? AND state IN {_OPEN_STATES}
+"""  # noqa: S608 - constants of this module
 _STATE: Final = "SELECT state FROM purchases WHERE purchase_id = ?"
 _ACCOUNT: Final = "SELECT currency, value, scopes FROM purchases WHERE purchase_id = ?"
 _USED: Final = "SELECT value FROM budgets WHERE scope = ? AND currency = ?"
@@ -132,9 +137,8 @@ def record_payment(connection: sqlite3.Connection, effect: RecordPayment) -> boo
 
 
 def present_again(connection: sqlite3.Connection, effect: PresentAgain) -> bool:
-    """Record that a payment leaves once more; False where it is not in that state any more."""
-    owner = this_process()
-    return connection.execute(_PRESENT_AGAIN, (owner, effect.purchase_id, effect.state)).rowcount == 1
+    """Record that a payment leaves once more; False where it is not open any more."""
+    return connection.execute(_PRESENT_AGAIN, (this_process(), effect.purchase_id)).rowcount == 1
 
 
 def release(connection: sqlite3.Connection, effect: Release) -> bool:
