@@ -57,6 +57,10 @@ class LocalServices:
     ) -> None:
         self._ends.close()
 
+    def at_end(self, close: Callable[[], object]) -> None:
+        """Have something closed when all this ends."""
+        self._ends.callback(close)
+
     @property
     def networks(self) -> Networks:
         """The known networks, and the devnet's dollar."""
