@@ -36,7 +36,7 @@ def through_httpx(library: Any) -> Fetch:
 
 def through_httpx_async(library: Any) -> Fetch:
     async def run(
-        buyer: Buyer, method: str, url: str, *, body: Any = None, follow: bool = False, timeout: float = 20, **more: Any
+        buyer: Buyer, method: str, url: str, *, body: Any = None, follow: bool = False, wait: float = 20, **more: Any
     ) -> Any:
         transport = PayingTransport(buyer, inner=library.AsyncHTTPTransport(verify=NO_TLS))
         async with library.AsyncClient(transport=transport, follow_redirects=follow, timeout=wait) as client:
