@@ -58,17 +58,6 @@ _CANCEL_BYTES_OFFSET = pack_uint(3 * WORD_SIZE_BYTES)
 _V_WORDS = {27: pack_uint(27), 28: pack_uint(28)}
 
 
-def _authorization_words(message: TransferWithAuthorization | ReceiveWithAuthorization) -> bytes:
-    return (
-        pack_address(message.from_)
-        + pack_address(message.to)
-        + pack_uint(message.value)
-        + pack_uint(message.valid_after)
-        + pack_uint(message.valid_before)
-        + pack_word(message.nonce)
-    )
-
-
 def _vrs_words(signature: bytes) -> bytes:
     v, r, s = split_signature(signature)
     return _V_WORDS[v] + r + s
@@ -76,22 +65,22 @@ def _vrs_words(signature: bytes) -> bytes:
 
 def transfer_with_authorization_vrs(message: TransferWithAuthorization, signature: bytes) -> bytes:
     """Submit an authorisation with a signature of 65 bytes, taken apart: EIP-3009's own form."""
-    return TRANSFER_WITH_AUTHORIZATION_VRS + _authorization_words(message) + _vrs_words(signature)
+    return TRANSFER_WITH_AUTHORIZATION_VRS + message.words() + _vrs_words(signature)
 
 
 def transfer_with_authorization_bytes(message: TransferWithAuthorization, signature: bytes) -> bytes:
     """Submit an authorisation with a signature of any shape: USDC 2.2's form, for EIP-1271 payers."""
-    return TRANSFER_WITH_AUTHORIZATION_BYTES + _authorization_words(message) + _BYTES_OFFSET + pack_bytes(signature)
+    return TRANSFER_WITH_AUTHORIZATION_BYTES + message.words() + _BYTES_OFFSET + pack_bytes(signature)
 
 
 def receive_with_authorization_vrs(message: ReceiveWithAuthorization, signature: bytes) -> bytes:
     """Take an authorised payment as its payee, signature of 65 bytes."""
-    return RECEIVE_WITH_AUTHORIZATION_VRS + _authorization_words(message) + _vrs_words(signature)
+    return RECEIVE_WITH_AUTHORIZATION_VRS + message.words() + _vrs_words(signature)
 
 
 def receive_with_authorization_bytes(message: ReceiveWithAuthorization, signature: bytes) -> bytes:
     """Take an authorised payment as its payee, signature of any shape."""
-    return RECEIVE_WITH_AUTHORIZATION_BYTES + _authorization_words(message) + _BYTES_OFFSET + pack_bytes(signature)
+    return RECEIVE_WITH_AUTHORIZATION_BYTES + message.words() + _BYTES_OFFSET + pack_bytes(signature)
 
 
 def cancel_authorization_vrs(message: CancelAuthorization, signature: bytes) -> bytes:

@@ -178,9 +178,13 @@ class TransferWithAuthorization(TypedStruct, frozen=True):
         """Refuse members of another size."""
         _check_transfer(self.from_, self.to, self.nonce)
 
+    def words(self) -> bytes:
+        """The members as six words: what the struct hash and the arguments of the contract's call are both made of."""
+        return _transfer_words(self)
+
     def struct_hash(self) -> bytes:
         """`hashStruct(message)`, 32 bytes."""
-        return _transfer_hash(_TRANSFER_TYPE_HASH, self)
+        return keccak256(_TRANSFER_TYPE_HASH + _transfer_words(self))
 
 
 class ReceiveWithAuthorization(TypedStruct, frozen=True):
@@ -200,9 +204,13 @@ class ReceiveWithAuthorization(TypedStruct, frozen=True):
         """Refuse members of another size."""
         _check_transfer(self.from_, self.to, self.nonce)
 
+    def words(self) -> bytes:
+        """The members as six words: what the struct hash and the arguments of the contract's call are both made of."""
+        return _transfer_words(self)
+
     def struct_hash(self) -> bytes:
         """`hashStruct(message)`, 32 bytes."""
-        return _transfer_hash(_RECEIVE_TYPE_HASH, self)
+        return keccak256(_RECEIVE_TYPE_HASH + _transfer_words(self))
 
 
 _CANCEL_FIELDS = (("authorizer", "address"), ("nonce", "bytes32"))
@@ -269,11 +277,10 @@ class Permit(TypedStruct, frozen=True):
         )
 
 
-def _transfer_hash(type_hash: bytes, message: TransferWithAuthorization | ReceiveWithAuthorization) -> bytes:
-    # The hot path of every verification and every purchase: one concatenation, one hash.
+def _transfer_words(message: TransferWithAuthorization | ReceiveWithAuthorization) -> bytes:
+    # The hot path of every verification and every purchase: one join.
     try:
         words = (
-            type_hash,
             _PAD,
             message.from_,
             _PAD,
@@ -286,7 +293,7 @@ def _transfer_hash(type_hash: bytes, message: TransferWithAuthorization | Receiv
     except OverflowError as error:
         text = "value, validAfter and validBefore are uint256: 0 to 2^256 - 1."
         raise TypedDataInvalid(text) from error
-    return keccak256(b"".join(words))
+    return b"".join(words)
 
 
 def _uint(name: str, value: int) -> bytes:

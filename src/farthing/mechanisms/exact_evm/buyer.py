@@ -11,7 +11,7 @@ from farthing.evm.signing import SignTypedData
 from farthing.evm.typed_data import NONCE_SIZE_BYTES, TransferWithAuthorization
 from farthing.flow import Now, RandomBytes
 from farthing.mechanisms.exact_evm.payload import NETWORKS, SCHEME, ExactDetail, signed_payment, write_payload
-from farthing.mechanisms.exact_evm.terms import read_terms
+from farthing.mechanisms.exact_evm.terms import TermsReader
 from farthing.mechanisms.interface import PreparedPayment, Refusal
 from farthing.networks import KNOWN, Networks
 
@@ -32,11 +32,11 @@ class ExactEvmBuyer:
 
     def __init__(self, networks: Networks = KNOWN) -> None:
         """Know the tokens of `networks`."""
-        self._networks = networks
+        self._terms = TermsReader(networks)
 
     def passes_over(self, requirements: PaymentRequirements) -> str | None:
         """Say why this offer can't be paid here (Permit2, ERC-7710, no EIP-712 domain …), or None where it can."""
-        terms = read_terms(requirements, self._networks)
+        terms = self._terms.read(requirements)
         return terms.message if isinstance(terms, Refusal) else None
 
     def pay(self, requirements: PaymentRequirements, *, payer: str, nonce: bytes | None) -> Flow[PreparedPayment]:
@@ -46,7 +46,7 @@ class ExactEvmBuyer:
         `nonce` is None) and `SignTypedData`. Raises `SignerError` for an offer that `passes_over` names, and for a
         signer that gives anything but 65 bytes.
         """
-        terms = read_terms(requirements, self._networks)
+        terms = self._terms.read(requirements)
         if isinstance(terms, Refusal):
             message = f"The offer can't be paid: {terms.message}"
             raise SignerError(message)

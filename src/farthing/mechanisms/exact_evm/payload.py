@@ -163,18 +163,7 @@ def _fingerprint(network: str, detail: ExactDetail) -> str:
     signature = detail.signature
     if len(signature) == SIGNATURE_SIZE_BYTES and signature[64] < _V_OFFSET:
         signature = signature[:64] + bytes((signature[64] + _V_OFFSET,))
-    return hashlib.sha256(
-        network.encode()
-        + b"\x00"
-        + detail.token
-        + message.from_
-        + message.to
-        + message.value.to_bytes(32, "big")
-        + message.valid_after.to_bytes(32, "big")
-        + message.valid_before.to_bytes(32, "big")
-        + message.nonce
-        + signature
-    ).hexdigest()
+    return hashlib.sha256(network.encode() + b"\x00" + detail.token + message.words() + signature).hexdigest()
 
 
 def _read_uint(text: str, name: str) -> int:
@@ -202,7 +191,7 @@ def _read_signature(text: str) -> bytes:
 
 
 def _hex(text: str) -> bytes | None:
-    if text[:_HEX_PREFIX_CHARS] not in {"0x", "0X"}:
+    if not text.startswith(("0x", "0X")):
         return None
     try:
         data = bytes.fromhex(text[_HEX_PREFIX_CHARS:])

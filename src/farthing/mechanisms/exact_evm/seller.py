@@ -10,6 +10,7 @@ from farthing.errors import ConfigError
 from farthing.evm.addresses import AddressInvalid, checksum_address, parse_address
 from farthing.mechanisms.exact_evm.payload import NETWORKS, SCHEME, ExactDetail, read_payment
 from farthing.mechanisms.exact_evm.terms import (
+    TermsReader,
     is_contracts,
     judge_signature,
     judge_terms,
@@ -33,6 +34,7 @@ class ExactEvmSeller:
     def __init__(self, networks: Networks = KNOWN) -> None:
         """Know the tokens of `networks`."""
         self._networks = networks
+        self._terms = TermsReader(networks)
 
     def complete(self, requirements: PaymentRequirements) -> PaymentRequirements:
         """Add the token's EIP-712 name and version to `extra`, and write the addresses with their checksums.
@@ -78,7 +80,7 @@ class ExactEvmSeller:
         if not isinstance(detail, ExactDetail):
             message = "The payment was read by another mechanism."
             raise TypeError(message)
-        terms = read_terms(requirements, self._networks)
+        terms = self._terms.read(requirements)
         if isinstance(terms, Refusal):
             return terms
         margin_seconds = settlement_margin_seconds(requirements.network, self._networks)

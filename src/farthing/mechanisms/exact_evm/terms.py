@@ -66,6 +66,29 @@ def read_terms(requirements: PaymentRequirements, networks: Networks) -> Terms |
     return _unlike_our_table(requirements, domain, networks) or terms
 
 
+class TermsReader:
+    """Reads offers, and remembers the last one: a buyer asks twice about one offer, a seller makes the same again.
+
+    Offers are immutable and compared by identity, so that what is remembered is never another's. Safe in threads: the
+    pair is replaced as one.
+    """
+
+    __slots__ = ("_last", "networks")
+
+    def __init__(self, networks: Networks) -> None:
+        """Know the tokens of `networks`."""
+        self.networks = networks
+        self._last: tuple[PaymentRequirements | None, Terms | Refusal] = (None, Refusal("", ""))
+
+    def read(self, requirements: PaymentRequirements) -> Terms | Refusal:
+        """Parse an offer's requirements, as `read_terms`."""
+        last, terms = self._last
+        if last is not requirements:
+            terms = read_terms(requirements, self.networks)
+            self._last = (requirements, terms)
+        return terms
+
+
 def _another_kind(requirements: PaymentRequirements) -> Refusal:
     if requirements.scheme != SCHEME:
         return Refusal(reasons.UNSUPPORTED_SCHEME, f"The scheme is {requirements.scheme!r}, not {SCHEME!r}.")
