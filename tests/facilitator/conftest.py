@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +28,19 @@ from farthing.services.facilitator import FacilitatorService, read_config
 from farthing.services.facilitator.lane import Pace
 from farthing.world.keys import LocalSigner
 
+
+
+def _load(name: str) -> ModuleType:
+    # The folders of tests are no packages, so a module beside this one is loaded by its path.
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+RecordingNode = _load("recording_node").RecordingNode
 AMOUNT = 12_345
 # Real conditions are polled for this long before a test gives up; a busy machine is no bug.
 DEADLINE_SECONDS = 20.0
@@ -175,3 +190,8 @@ def eventually() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def new_world() -> type[World]:
     return World
+
+
+@pytest.fixture(scope="session")
+def recording_node() -> Any:
+    return RecordingNode

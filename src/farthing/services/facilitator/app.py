@@ -44,7 +44,7 @@ IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
 
 _INVALID_VERSION: Final = "invalid_x402_version"
 # What stands under this path was made by the buyer, and passed on by the seller.
-_BUYERS_PART: Final = "$.paymentPayload"
+_BUYERS_PART: Final = "$.paymentPayload."
 _OK: Final = 200
 _UNHEALTHY: Final = 503
 
@@ -52,11 +52,16 @@ Endpoint = Callable[[Request, str], Awaitable[Response]]
 Members = Callable[[str, str], dict[str, Any]]
 
 
-class _Version(msgspec.Struct, frozen=True, rename={"x402_version": "x402Version"}):
+class _PayloadVersion(msgspec.Struct, frozen=True, rename={"x402_version": "x402Version"}):
     x402_version: int = X402_VERSION
 
 
-_version_decoder = msgspec.json.Decoder(_Version)
+class _Versions(msgspec.Struct, frozen=True, rename={"x402_version": "x402Version", "payload": "paymentPayload"}):
+    x402_version: int = X402_VERSION
+    payload: _PayloadVersion = _PayloadVersion()
+
+
+_versions_decoder = msgspec.json.Decoder(_Versions)
 
 
 class _Refused(Exception):
@@ -219,8 +224,11 @@ def _judge_request(body: bytes) -> VerifyRequest | tuple[str, str]:
 
 
 def _version_of(body: bytes) -> int:
+    """The version that a request that can't be read says it has, outside or in the payment."""
     try:
-        return _version_decoder.decode(body).x402_version
+        versions = _versions_decoder.decode(body)
+        outside = versions.x402_version
+        return outside if outside != X402_VERSION else versions.payload.x402_version
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return X402_VERSION
 

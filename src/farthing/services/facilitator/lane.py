@@ -46,7 +46,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     `lease_seconds` is how long a wallet's lease outlives its process, `work_seconds` how soon work is found that
     another process recorded, `stuck_seconds` after what time a transaction's fee is raised, `rebroadcast_seconds`
     after what time stored bytes are sent again, `idle_seconds` how often the chain is looked at while nothing is
-    pending.
+    pending, `finality_seconds` how often blocks are compared for finality, which nobody waits for.
     """
 
     lease_seconds: int = 6
@@ -54,6 +54,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     stuck_seconds: int = 30
     rebroadcast_seconds: int = 10
     idle_seconds: float = 5.0
+    finality_seconds: int = 5
 
 
 class Member(msgspec.Struct, frozen=True):

@@ -53,8 +53,6 @@ FOREIGN_BLOCKS: Final = 3
 _LOOK_MIN_SECONDS: Final = 0.01
 _LOOK_MAX_SECONDS: Final = 2.0
 _LOOK_FACTOR: Final = 1.5
-# Blocks are compared for finality this often, in seconds; nobody waits for it.
-_FINALITY_SECONDS: Final = 5
 
 
 class _Seen:
@@ -134,7 +132,7 @@ class Watcher:
         lane.head = head
         now_seconds: int = await lane.perform(Now())
         if lane.recheck or now_seconds >= self._finality_at:
-            self._finality_at = now_seconds + _FINALITY_SECONDS
+            self._finality_at = now_seconds + lane.pace.finality_seconds
             await self.compare_blocks()
 
     async def _record(

@@ -1,0 +1,49 @@
+"""A JSON-RPC node in front of a devnet that records each HTTP request's methods, and can be broken on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from farthing.services.devnet import Devnet
+
+
+class RecordingNode:
+    """`async with RecordingNode(devnet) as node:` — `node.url`, `node.batches`, `node.broken`, `node.lie`."""
+
+    def __init__(self, devnet: Devnet) -> None:
+        self.devnet = devnet
+        self.batches: list[list[str]] = []
+        # 503 to whatever is asked; and a method whose answer is lost on the way, and after it all others.
+        self.broken = False
+        self.swallow: str = ""
+
+    async def __aenter__(self) -> RecordingNode:
+        app = web.Application()
+        app.router.add_post("/", self._answer)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        calls = msgspec.json.decode(body)
+        calls = calls if isinstance(calls, list) else [calls]
+        methods = [call["method"] for call in calls]
+        self.batches.append(methods)
+        if self.broken:
+            return web.Response(status=503, text="out of order")
+        answer = await asyncio.to_thread(self.devnet.post, body)
+        if self.swallow in methods:
+            self.broken = True
+            return web.Response(status=502, text="lost on the way")
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
