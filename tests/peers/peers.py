@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import msgspec
 from eth_account import Account
 from fastapi import FastAPI
@@ -15,6 +17,7 @@ from x402 import x402Client, x402ClientSync, x402ResourceServer, x402ResourceSer
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient, HTTPFacilitatorClientSync, PaymentOption, RouteConfig
 from x402.http.middleware.fastapi import PaymentMiddlewareASGI
 from x402.http.middleware.flask import payment_middleware
+from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
 from x402.mechanisms.evm import EthAccountSigner
 from x402.mechanisms.evm.exact import register_exact_evm_client, register_exact_evm_server
 from x402.schemas import AssetAmount
@@ -200,3 +203,28 @@ def official_client_sync(wallet: Wallet) -> x402ClientSync:
     return register_exact_evm_client(
         x402ClientSync().set_spend_controls(False), EthAccountSigner(Account.from_key(wallet.key))
     )
+
+
+def signed_payment(shop: Shop, wallet: Wallet) -> str:
+    """One payment, signed by the official client, as its header."""
+
+    async def story() -> str:
+        async with httpx.AsyncClient() as http:
+            offer = await http.get(shop.report)
+        assert offer.status_code == 402
+        required = decode_payment_required_header(offer.headers["payment-required"])
+        return encode_payment_signature_header(await official_client(wallet).create_payment_payload(required))
+
+    return asyncio.run(story())
+
+
+def send_copies(shop: Shop, header: str, copies: int) -> list[httpx.Response]:
+    """Send one payment many times at once."""
+
+    async def story() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=copies)
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits) as http:
+            requests_ = [http.get(shop.report, headers={"PAYMENT-SIGNATURE": header}) for _ in range(copies)]
+            return list(await asyncio.gather(*requests_))
+
+    return asyncio.run(story())

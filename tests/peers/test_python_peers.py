@@ -13,11 +13,7 @@ import peers
 import pytest
 import requests
 from x402.http.clients import wrapHttpxWithPayment, wrapRequestsWithPayment
-from x402.http.utils import (
-    decode_payment_required_header,
-    decode_payment_response_header,
-    encode_payment_signature_header,
-)
+from x402.http.utils import decode_payment_required_header, decode_payment_response_header
 
 from farthing.clients.httpx import PayingTransport
 from farthing.clients.requests import paying_session
@@ -127,29 +123,6 @@ def assert_settled(local: LocalServices, header: str, wallet: Wallet) -> None:
     assert receipt["status"] == "0x1"
 
 
-def signed_payment(shop: Shop, wallet: Wallet) -> str:
-    """One payment, signed by the official client, as its header."""
-
-    async def story() -> str:
-        async with httpx.AsyncClient() as http:
-            offer = await http.get(shop.report)
-        assert offer.status_code == 402
-        required = decode_payment_required_header(offer.headers["payment-required"])
-        return encode_payment_signature_header(await peers.official_client(wallet).create_payment_payload(required))
-
-    return asyncio.run(story())
-
-
-def send_copies(shop: Shop, header: str, copies: int) -> list[httpx.Response]:
-    async def story() -> list[httpx.Response]:
-        limits = httpx.Limits(max_connections=copies)
-        async with httpx.AsyncClient(timeout=peers.TIMEOUT_SECONDS, limits=limits) as http:
-            requests_ = [http.get(shop.report, headers={"PAYMENT-SIGNATURE": header}) for _ in range(copies)]
-            return list(await asyncio.gather(*requests_))
-
-    return asyncio.run(story())
-
-
 @pytest.mark.parametrize("maker", [peers.official_fastapi, peers.official_flask], ids=["FastAPI", "Flask"])
 def test_F1_ten_copies_through_the_official_server_get_one_200(
     local: LocalServices, maker: Callable[[LocalServices], Shop]
@@ -157,8 +130,8 @@ def test_F1_ten_copies_through_the_official_server_get_one_200(
     """The official servers keep no store: what holds the ten apart is our facilitator alone."""
     shop = maker(local)
     wallet = local.wallet(usdc="1")
-    header = signed_payment(shop, wallet)
-    answers = send_copies(shop, header, 10)
+    header = peers.signed_payment(shop, wallet)
+    answers = peers.send_copies(shop, header, 10)
     assert sorted(answer.status_code for answer in answers) == [200] + [402] * 9
     assert peers.transfers(local, shop.payee) == [(wallet.address.lower(), peers.AMOUNT)]
     assert local.devnet.usdc_balance(wallet.address) == 1_000_000 - peers.AMOUNT
@@ -171,7 +144,7 @@ def test_F1_ten_copies_through_the_official_server_get_one_200(
 
     # And a day later it is the same; only that now the facilitator's verification says so before the work.
     ran = shop.served
-    late = send_copies(shop, header, 1)[0]
+    late = peers.send_copies(shop, header, 1)[0]
     assert late.status_code == 402
     assert len(peers.transfers(local, shop.payee)) == 1
     assert shop.served <= ran + 1
@@ -181,7 +154,7 @@ def test_F1_ten_copies_through_the_official_server_get_one_200(
 def test_S1_ten_copies_to_our_seller_get_one_200(local: LocalServices, name: str) -> None:
     shop = peers.OUR_SHOPS[name](local)
     wallet = local.wallet(usdc="1")
-    answers = send_copies(shop, signed_payment(shop, wallet), 10)
+    answers = peers.send_copies(shop, peers.signed_payment(shop, wallet), 10)
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 9
     peers.assert_paid(local, shop, wallet)
     assert all("payment-required" not in answer.headers for answer in answers)
@@ -190,7 +163,7 @@ def test_S1_ten_copies_to_our_seller_get_one_200(local: LocalServices, name: str
 def test_the_official_client_is_told_why_it_was_refused(local: LocalServices) -> None:
     shop = peers.OUR_SHOPS["our ASGI"](local)
     poor = local.wallet()
-    answer = send_copies(shop, signed_payment(shop, poor), 1)[0]
+    answer = peers.send_copies(shop, peers.signed_payment(shop, poor), 1)[0]
     assert answer.status_code == 402
     required = decode_payment_required_header(answer.headers["payment-required"])
     assert "insufficient_funds" in json.dumps(required.model_dump())
