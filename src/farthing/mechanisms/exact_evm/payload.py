@@ -90,10 +90,7 @@ def read_payment(payment: PaymentPayload) -> SignedPayment:
     if chain_id is None:
         message = f"{accepted.network!r} is no eip155 network"
         raise RemoteProtocolError(message, path="$.accepted.network")
-    try:
-        wire = decode_with(_decoder, payment.payload, what="payload")
-    except RemoteProtocolError as error:
-        raise RemoteProtocolError(error.message, path="$.payload" + error.path[1:]) from None
+    wire = decode_with(_decoder, payment.payload, what="payload", at="$.payload")
     said = wire.authorization
     try:
         token = parse_address(accepted.asset)
