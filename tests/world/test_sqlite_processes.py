@@ -71,6 +71,9 @@ children = []
 for child in range(4):
     pid = os.fork()
     if pid == 0:
+        if os.path.isdir("/proc/self/fd"):  # nothing of the parent's came along
+            opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
+            assert not [name for name in opened if sys.argv[1] in name], opened
         for number in range(20):
             database.submit(insert(f"child-{child}-{number}")).result()
         assert database.read(count) >= 21
