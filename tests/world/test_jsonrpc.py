@@ -128,9 +128,9 @@ def test_what_is_asked_while_all_ways_are_taken_shares_the_next() -> None:
             first.arrived.clear()
             tasks.append(asyncio.create_task(node.ask(numbered(1, number))))
             await first.arrived.wait()
-        for _ in range(20):
+        for _task in range(20):
             tasks.append(asyncio.create_task(node.ask(numbered(2))))
-            for _ in range(3):
+            for _turn in range(3):
                 await asyncio.sleep(0)  # a turn of the loop of its own for each
         assert len(first.batches) == jsonrpc.BATCHES_IN_FLIGHT_MAX
         first.gate.set()
