@@ -1,46 +1,36 @@
-"""The seller's double parts, for tests in folders that are no packages."""
+"""The seller's parts for tests: a seller with a canned facilitator, behind each of the doors."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+# The folders of tests are no packages; what several files share is a module beside them.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "servers"))
 
-def _load() -> ModuleType:
-    if "farthing_selling" in sys.modules:
-        return sys.modules["farthing_selling"]
-    path = Path(__file__).resolve().parent.parent / "servers" / "selling.py"
-    spec = importlib.util.spec_from_file_location("farthing_selling", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["farthing_selling"] = module
-    spec.loader.exec_module(module)
-    return module
+from farthing_selling import CannedFacilitator, Shop, make_seller
 
-
-_load()
+if TYPE_CHECKING:
+    from farthing.servers.seller import Seller
 
 
 @pytest.fixture
-def facilitator() -> Any:
-    return _load().CannedFacilitator()
+def facilitator() -> CannedFacilitator:
+    return CannedFacilitator()
 
 
 @pytest.fixture
-def seller(tmp_path: Path, facilitator: Any) -> Iterator[Any]:
-    made = _load().make_seller(tmp_path, facilitator)
+def seller(tmp_path: Path, facilitator: CannedFacilitator) -> Iterator[Seller]:
+    made = make_seller(tmp_path, facilitator)
     yield made
     made.close()
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
-def shop(request: pytest.FixtureRequest, seller: Any, facilitator: Any) -> Any:
+def shop(request: pytest.FixtureRequest, seller: Seller, facilitator: CannedFacilitator) -> Shop:
     """A seller behind each door: what holds for one driver holds for the other."""
-    return _load().Shop(request.param, seller, facilitator)
+    return Shop(request.param, seller, facilitator)

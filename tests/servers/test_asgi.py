@@ -22,6 +22,7 @@ from farthing.seller.states import State
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.servers.fastapi import Payment, current_payment, payment
 from farthing.servers.marks import Unpaid
+from farthing.servers.seller import Seller
 
 
 class Handler:
@@ -52,7 +53,7 @@ def handler() -> Handler:
 
 
 @pytest.fixture
-def door(seller: Any, handler: Handler) -> PaymentMiddleware:
+def door(seller: Seller, handler: Handler) -> PaymentMiddleware:
     seller.price("GET /weather/{city}", "$0.01", description="The weather", mime_type="text/plain")
     return PaymentMiddleware(handler, seller=seller)
 
@@ -76,7 +77,9 @@ def test_an_unpaid_request_gets_the_offer(door: Any, handler: Handler) -> None:
     assert got.header("cache-control") == "no-store"
 
 
-def test_a_paid_request_is_served_and_settled_once(door: Any, handler: Handler, facilitator: Any, seller: Any) -> None:
+def test_a_paid_request_is_served_and_settled_once(
+    door: Any, handler: Handler, facilitator: Any, seller: Seller
+) -> None:
     got = buy(door, "GET", "/weather/paris")
     assert (got.status, got.body) == (200, b"sunny")
     assert unpack(got.header("payment-response"))["transaction"] == selling.TRANSACTION
@@ -91,7 +94,7 @@ def test_a_paid_request_is_served_and_settled_once(door: Any, handler: Handler, 
     assert (entry.amount, entry.transaction) == (10_000, selling.TRANSACTION)
 
 
-def test_a_used_payment_is_refused_naming_it(door: Any, handler: Handler, facilitator: Any, seller: Any) -> None:
+def test_a_used_payment_is_refused_naming_it(door: Any, handler: Handler, facilitator: Any, seller: Seller) -> None:
     offer = call(door, "GET", "/weather/paris")
     paid = [("PAYMENT-SIGNATURE", sign(offer.header("payment-required")))]
     assert call(door, "GET", "/weather/paris", paid).status == 200
@@ -123,7 +126,7 @@ def _first_body(got: Any) -> list[bytes]:
     return [message["body"] for message in got.messages if message["type"] == "http.response.body"]
 
 
-def test_S8_upfront_streams_as_the_handler_gives_it(seller: Any, facilitator: Any) -> None:
+def test_S8_upfront_streams_as_the_handler_gives_it(seller: Seller, facilitator: Any) -> None:
     seller.price("GET /stream", "$0.01", payment_flow="upfront")
     seen: list[bytes] = []
     arrived = asyncio.Event()
@@ -167,13 +170,18 @@ def test_S8_an_extension_that_would_leak_the_body_is_not_offered(door: Any, hand
         await inner(scope, receive, send)
 
     door.app = app
-    extensions = {"http.response.pathsend": {}, "http.response.trailers": {}, "http.response.push": {}, "tls": {}}
+    extensions: dict[str, Any] = {
+        "http.response.pathsend": {},
+        "http.response.trailers": {},
+        "http.response.push": {},
+        "tls": {},
+    }
     got = buy(door, "GET", "/weather/paris", extensions=extensions)
     assert got.status == 200
     assert seen == [{"tls": {}}]
 
 
-def test_a_message_before_the_start_or_of_another_kind_does_not_leak(seller: Any) -> None:
+def test_a_message_before_the_start_or_of_another_kind_does_not_leak(seller: Seller) -> None:
     seller.price("GET /x", "$0.01")
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -230,7 +238,7 @@ def test_S9_a_client_that_is_known_to_have_gone_gets_it_on_a_resend(
     assert (len(facilitator.settled), handler.ran) == (1, 1)
 
 
-def test_S9_a_client_that_goes_away_during_the_work_is_not_charged(seller: Any, facilitator: Any) -> None:
+def test_S9_a_client_that_goes_away_during_the_work_is_not_charged(seller: Seller, facilitator: Any) -> None:
     seller.price("GET /slow", "$0.01")
 
     async def run() -> None:
@@ -255,7 +263,7 @@ def test_S9_a_client_that_goes_away_during_the_work_is_not_charged(seller: Any, 
     assert facilitator.settled == []
 
 
-def test_background_tasks_run_after_the_response_was_sent(seller: Any) -> None:
+def test_background_tasks_run_after_the_response_was_sent(seller: Seller) -> None:
     order: list[str] = []
 
     async def later() -> None:
@@ -315,7 +323,7 @@ PREFLIGHT = [
 ]
 
 
-def test_S5_a_cors_preflight_passes_with_the_payment_headers_and_runs_nothing(seller: Any, handler: Handler) -> None:
+def test_S5_a_cors_preflight_passes_with_the_payment_headers_and_runs_nothing(seller: Seller, handler: Handler) -> None:
     seller.price("GET /any", "$0.01")
     door = PaymentMiddleware(cors(handler), seller=seller)
     got = call(door, "OPTIONS", "/any", PREFLIGHT)
@@ -332,7 +340,7 @@ def test_S5_a_cors_preflight_passes_with_the_payment_headers_and_runs_nothing(se
     assert handler.ran == 0
 
 
-def test_marked_handlers_are_found_and_get_their_payment(seller: Any) -> None:
+def test_marked_handlers_are_found_and_get_their_payment(seller: Seller) -> None:
     app = FastAPI()
     router = APIRouter(prefix="/v1")
 
@@ -356,7 +364,7 @@ def test_marked_handlers_are_found_and_get_their_payment(seller: Any) -> None:
     assert buy(app, "GET", "/sync").json == "0.02"
 
 
-def test_S5_a_marked_handler_never_runs_without_its_payment(seller: Any) -> None:
+def test_S5_a_marked_handler_never_runs_without_its_payment(seller: Seller) -> None:
     app = Starlette()
     ran: list[str] = []
 
@@ -381,7 +389,7 @@ def test_S5_a_marked_handler_never_runs_without_its_payment(seller: Any) -> None
     assert ran == []
 
 
-def test_a_litestar_application_sells(seller: Any) -> None:
+def test_a_litestar_application_sells(seller: Seller) -> None:
     @get("/weather/{city:str}")
     @seller.paid("$0.01")
     async def weather(city: FromPath[str]) -> str:
@@ -407,20 +415,22 @@ def test_a_litestar_application_sells(seller: Any) -> None:
         ("GET /x", None, "price is missing"),
     ],
 )
-def test_what_cant_be_sold_is_refused_with_its_file_and_line(seller: Any, route: str, price: Any, match: str) -> None:
+def test_what_cant_be_sold_is_refused_with_its_file_and_line(
+    seller: Seller, route: str, price: Any, match: str
+) -> None:
     with pytest.raises(ConfigError, match=match) as caught:
         seller.price(route, price)
     assert "test_asgi.py:" in str(caught.value)
 
 
-def test_two_prices_for_one_request_are_refused(seller: Any) -> None:
+def test_two_prices_for_one_request_are_refused(seller: Seller) -> None:
     seller.price("GET /item/{id:int}", "$1")
     with pytest.raises(ConfigError, match="takes the same paths"):
         seller.price("GET,POST /item/{slug}", "$2")
     seller.price("POST /item/{slug}", "$2")
 
 
-def test_A1_an_unpriced_route_costs_next_to_nothing(seller: Any) -> None:
+def test_A1_an_unpriced_route_costs_next_to_nothing(seller: Seller) -> None:
     for index in range(20):
         seller.price(f"GET /priced/{index}/{{name}}", "$0.01")
     is_free = seller.routes.is_free

@@ -32,7 +32,8 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Frameworks write the types of the three arguments in their own ways.
+App: TypeAlias = Callable[..., Awaitable[None]]
 HeaderList: TypeAlias = tuple[tuple[str, str], ...]
 
 # Where a handler finds its payment in the scope; no header can put anything there.

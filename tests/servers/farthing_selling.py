@@ -289,7 +289,8 @@ def buy(app: Any, method: str, target: str, *, caller: Any = call, **options: An
     """Ask, pay what is asked, ask again."""
     offer = caller(app, method, target, **options)
     assert offer.status == 402, (offer.status, offer.body)
-    return caller(app, method, target, [("PAYMENT-SIGNATURE", sign(offer.header("payment-required")))], **options)
+    got: Got = caller(app, method, target, [("PAYMENT-SIGNATURE", sign(offer.header("payment-required")))], **options)
+    return got
 
 
 class Work:
@@ -345,8 +346,9 @@ class Shop:
         )
 
     def send(self, method: str, target: str, headers: Headers = (), **options: Any) -> Got:
-        caller = call if self.kind == "asgi" else wcall
-        return caller(self.door, method, target, headers, **options)
+        caller: Callable[..., Got] = call if self.kind == "asgi" else wcall
+        got: Got = caller(self.door, method, target, headers, **options)
+        return got
 
     def pay(self, method: str, target: str, **options: Any) -> list[tuple[str, str]]:
         """Sign for the offer, and give the header."""
