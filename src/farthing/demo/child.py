@@ -1,4 +1,4 @@
-"""Runs a subcommand of `farthing` until standard input ends: a child that no death of its parent leaves behind.
+"""Runs the command `farthing` until standard input ends: a child that no death of its parent leaves behind.
 
 python -m farthing.demo.child facilitator --config farthing.toml
 """
@@ -6,6 +6,7 @@ python -m farthing.demo.child facilitator --config farthing.toml
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -22,7 +23,6 @@ def end_with_stdin() -> None:
 
 
 if __name__ == "__main__":
-    from farthing.cli import main
-
     end_with_stdin()
-    main()
+    # As a person would start it: the command stands above this floor and is run, not imported.
+    runpy.run_module("farthing", run_name="__main__", alter_sys=True)
