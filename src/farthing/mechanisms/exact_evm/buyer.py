@@ -27,8 +27,8 @@ VALID_AFTER_SECONDS: Final = 0
 class ExactEvmBuyer:
     """Pays `exact` offers on EIP-155 networks by EIP-3009."""
 
-    scheme: Final = SCHEME
-    network: Final = NETWORKS
+    scheme: str = SCHEME
+    network: str = NETWORKS
 
     def __init__(self, networks: Networks = KNOWN) -> None:
         """Know the tokens of `networks`."""

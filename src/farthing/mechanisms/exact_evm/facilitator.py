@@ -40,8 +40,8 @@ class ExactEvmFacilitator:
     wallet's), the zero address where it is None.
     """
 
-    scheme: Final = SCHEME
-    network: Final = NETWORKS
+    scheme: str = SCHEME
+    network: str = NETWORKS
 
     def __init__(self, networks: Networks = KNOWN, *, sender: str | None = None) -> None:
         """Know the tokens of `networks`, and simulate as `sender`."""

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class ExactEvmSeller:
     """Sells for `exact` payments on EIP-155 networks by EIP-3009."""
 
-    scheme: Final = SCHEME
-    network: Final = NETWORKS
+    scheme: str = SCHEME
+    network: str = NETWORKS
 
     def __init__(self, networks: Networks = KNOWN) -> None:
         """Know the tokens of `networks`."""
