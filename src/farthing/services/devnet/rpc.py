@@ -322,3 +322,8 @@ _METHODS: Final[dict[str, Method]] = {
     "devnet_info": _info,
     **ADMIN_METHODS,
 }
+
+
+def method_names() -> frozenset[str]:
+    """The methods that this server answers."""
+    return frozenset(_METHODS)
