@@ -41,7 +41,7 @@ def read_address(text: str) -> tuple[bytes, str]:
     All-lower and all-upper digits are accepted, mixed case only with the right checksum (EIP-55: a wrong one is how a
     mistyped address shows itself). Raises `AddressInvalid`.
     """
-    if len(text) != _TEXT_SIZE or text[:2] not in {"0x", "0X"}:
+    if len(text) != _TEXT_SIZE or not text.startswith(("0x", "0X")):
         message = f"An address is 0x and 40 hexadecimal digits, not {_shown(text)}."
         raise AddressInvalid(message)
     digits = text[2:]
@@ -53,11 +53,16 @@ def read_address(text: str) -> tuple[bytes, str]:
     if len(address) != ADDRESS_SIZE_BYTES:
         message = f"An address is 0x and 40 hexadecimal digits (ASCII only), not {_shown(text)}."
         raise AddressInvalid(message)
-    checksummed = _checksum(digits.lower().encode())
-    if checksummed != text and digits not in {digits.lower(), digits.upper()} and checksummed[2:] != digits:
+    lower = digits.lower()
+    raised = _raised(lower.encode())
+    # Lower case less what is raised is the checksummed text: compared as numbers, since most texts are it already.
+    number = int.from_bytes(lower.encode(), "big") ^ raised
+    if text[1] == "x" and int.from_bytes(digits.encode(), "big") == number:
+        return address, text
+    if digits not in {lower, digits.upper()} and int.from_bytes(digits.encode(), "big") != number:
         message = f"The checksum (EIP-55) of {text} is wrong: check the address, or write it in lower case."
         raise AddressInvalid(message)
-    return address, checksummed
+    return address, "0x" + number.to_bytes(len(lower), "big").decode()
 
 
 # For the few addresses that a process meets again and again, payees and assets.
@@ -67,16 +72,17 @@ def parse_address(text: str) -> bytes:
     return read_address(text)[0]
 
 
-def _checksum(lower: bytes) -> str:
-    """EIP-55 of 40 lower-case digits."""
-    letters = int.from_bytes(lower.translate(_LETTERS), "big")
-    high = int.from_bytes(keccak256(lower).hex()[: len(lower)].encode().translate(_HIGH_NIBBLES), "big")
-    return "0x" + (int.from_bytes(lower, "big") ^ (letters & high)).to_bytes(len(lower), "big").decode()
-
-
 @lru_cache(maxsize=_CACHE_ENTRIES)
 def _checksummed(address: bytes) -> str:
-    return _checksum(address.hex().encode())
+    lower = address.hex().encode()
+    return "0x" + (int.from_bytes(lower, "big") ^ _raised(lower)).to_bytes(len(lower), "big").decode()
+
+
+def _raised(lower: bytes) -> int:
+    """The bits that EIP-55 takes from 40 lower-case digits to make letters of them capitals, as one number."""
+    letters = int.from_bytes(lower.translate(_LETTERS), "big")
+    hashed = keccak256(lower).hex()[: len(lower)].encode()
+    return letters & int.from_bytes(hashed.translate(_HIGH_NIBBLES), "big")
 
 
 def is_address(text: str) -> bool:

@@ -28,6 +28,26 @@ def read_quantity(raw: Any) -> int:
     raise NodeUnavailable(message)
 
 
+def read_word(raw: Any) -> int | None:
+    """Read the one word that a view function answers, as a number; None where there is no answer (`0x`)."""
+    # 0x and 64 digits, which is what int() is given: no sign, no space, no underscore.
+    if (
+        isinstance(raw, str)
+        and len(raw) == _QUANTITY_SIZE_MAX
+        and raw.startswith("0x")
+        and raw.isascii()
+        and raw.isalnum()
+    ):
+        try:
+            return int(raw, 16)
+        except ValueError:
+            pass
+    if not read_data(raw):
+        return None
+    message = f"The node sent {_shown(raw)} where one word of 32 bytes belongs."
+    raise NodeUnavailable(message)
+
+
 def read_data(raw: Any) -> bytes:
     """Read bytes: `0x` and two hexadecimal digits a byte."""
     if isinstance(raw, str) and raw[:2] == "0x":

@@ -50,9 +50,11 @@ class ExactEvmBuyer:
         if isinstance(terms, Refusal):
             message = f"The offer can't be paid: {terms.message}"
             raise SignerError(message)
-        now_seconds = yield from Now()
+        # Yielded as they are: an answer's type by `yield from` costs a generator, and this is the hot path.
+        now_seconds: int = yield Now()
         if nonce is None:
-            nonce = yield from RandomBytes(NONCE_SIZE_BYTES)
+            fresh: bytes = yield RandomBytes(NONCE_SIZE_BYTES)
+            nonce = fresh
         authorization = TransferWithAuthorization(
             parse_address(payer),
             terms.pay_to,
@@ -61,7 +63,7 @@ class ExactEvmBuyer:
             now_seconds + terms.max_timeout_seconds,
             nonce,
         )
-        signature = yield from SignTypedData(authorization.bind(terms.domain))
+        signature: bytes = yield SignTypedData(authorization.bind(terms.domain))
         if len(signature) != SIGNATURE_SIZE_BYTES:
             message = f"The signer gave {len(signature)} bytes; an account's signature has {SIGNATURE_SIZE_BYTES}."
             raise SignerError(message)

@@ -8,14 +8,13 @@ from typing import Any, Final
 import msgspec
 
 from farthing.errors import NodeUnavailable
-from farthing.evm.abi import AbiInvalid, read_bool, read_uint
-from farthing.evm.calls import authorization_state, balance_of
-from farthing.evm.hexadecimal import read_data, read_object, read_quantity, write_data
+from farthing.evm.calls import AUTHORIZATION_STATE, BALANCE_OF
+from farthing.evm.hexadecimal import read_data, read_object, read_quantity, read_word, write_data
 from farthing.evm.node import NodeCall, NodeFailure
 from farthing.evm.reverts import read_revert
 from farthing.mechanisms.exact_evm import reasons
 from farthing.mechanisms.exact_evm.payload import ExactDetail
-from farthing.mechanisms.interface import Refusal
+from farthing.mechanisms.interface import Refusal, SignedPayment
 
 # JSON-RPC code of a revert (geth, anvil, Erigon, Reth), and the words of nodes that use another.
 _REVERTED_CODE = 3
@@ -47,30 +46,31 @@ class ChainFacts(msgspec.Struct, frozen=True):
     gas: int = 0
 
 
-def chain_calls(detail: ExactDetail, calldata: bytes, *, sender: str | None, settling: bool) -> tuple[NodeCall, ...]:
+def chain_calls(signed: SignedPayment, calldata: bytes, *, sender: str | None, settling: bool) -> tuple[NodeCall, ...]:
     """The batch: chain id, the payer's code, balance, nonce, the simulated payment, the latest block (and the gas)."""
-    message = detail.message
-    payer = write_data(message.from_)
-    token = write_data(detail.token)
+    # The identity is text already: the calls about it are put together from text.
+    _, token, payer, nonce = signed.identity.parts
+    payer_word = _PAD + payer[2:]
     payment = {"to": token, "data": write_data(calldata)}
     if sender is not None:
         payment["from"] = sender
-    state = write_data(authorization_state(message.from_, message.nonce))
     calls = (
         _CHAIN_ID,
         NodeCall("eth_getCode", (payer, "latest")),
-        NodeCall("eth_call", ({"to": token, "data": write_data(balance_of(message.from_))}, "latest")),
-        NodeCall("eth_call", ({"to": token, "data": state}, "latest")),
+        NodeCall("eth_call", ({"to": token, "data": _BALANCE_OF + payer_word}, "latest")),
+        NodeCall("eth_call", ({"to": token, "data": _AUTHORIZATION_STATE + payer_word + nonce[2:]}, "latest")),
         NodeCall("eth_call", (payment, "latest")),
         _LATEST_BLOCK,
     )
     return (*calls, NodeCall("eth_estimateGas", (payment,))) if settling else calls
 
 
+_BALANCE_OF = write_data(BALANCE_OF)
+_AUTHORIZATION_STATE = write_data(AUTHORIZATION_STATE)
+_PAD = "0" * 24
 _CHAIN_ID = NodeCall("eth_chainId")
 _LATEST_BLOCK = NodeCall("eth_getBlockByNumber", ("latest", False))
 _EMPTY = "0x"
-_FALSE = "0x" + bytes(32).hex()
 
 
 def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, settling: bool) -> ChainFacts:
@@ -93,8 +93,8 @@ def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, settling: bool)
         simulation = None
     return ChainFacts(
         code=b"" if answers[1] == _EMPTY else read_data(_result(answers[1])),
-        balance=_word(answers[2]),
-        used=False if answers[3] == _FALSE else _flag(answers[3]),
+        balance=_view(answers[2]),
+        used=_flag(answers[3]),
         simulation=simulation,
         block_number=read_quantity(block.get("number")),
         block_time_seconds=read_quantity(block.get("timestamp")),
@@ -200,26 +200,20 @@ def _failed(failure: NodeFailure) -> str:
     return f"The node failed a call with {failure.code}: {revert_reason(failure)}"
 
 
-def _view(answer: Any) -> bytes:
-    """The answer of a view function; empty where the contract, or the function, isn't there."""
-    if isinstance(answer, NodeFailure) and is_revert(answer):
-        return b""
-    return read_data(_result(answer))
-
-
-def _word(answer: Any) -> int | None:
-    data = _view(answer)
-    try:
-        return read_uint(data) if data else None
-    except AbiInvalid as error:
-        message = f"The node sent no balance: {error}"
-        raise NodeUnavailable(message) from error
+def _view(answer: Any) -> int | None:
+    """The word that a view function answers; None where the contract, or the function, isn't there."""
+    if isinstance(answer, NodeFailure):
+        if is_revert(answer):
+            return None
+        raise NodeUnavailable(_failed(answer))
+    return read_word(answer)
 
 
 def _flag(answer: Any) -> bool | None:
-    data = _view(answer)
-    try:
-        return read_bool(data) if data else None
-    except AbiInvalid as error:
-        message = f"The node sent no state of the nonce: {error}"
-        raise NodeUnavailable(message) from error
+    number = _view(answer)
+    if number is None:
+        return None
+    if number > 1:
+        message = f"The node sent {number} where true or false belongs."
+        raise NodeUnavailable(message)
+    return number == 1

@@ -65,7 +65,8 @@ class ExactEvmFacilitator:
         terms = self._judge_alone(payment, signed, detail, requirements)
         if isinstance(terms, Refusal):
             return _refused(signed, terms)
-        now_seconds = yield from Now()
+        # Yielded as they are: an answer's type by `yield from` costs a generator, and this is the hot path.
+        now_seconds: int = yield Now()
         window = judge_window(
             detail.message,
             terms,
@@ -75,8 +76,8 @@ class ExactEvmFacilitator:
         if window is not None and _misses_by(detail, terms, now_seconds) > SKEW_SUSPECTED_SECONDS:
             return _refused(signed, window)
         _, calldata = self.settlement_call(signed)
-        answers = yield from AskNode(
-            requirements.network, chain_calls(detail, calldata, sender=self._sender, settling=settling)
+        answers: tuple[Any, ...] = yield AskNode(
+            requirements.network, chain_calls(signed, calldata, sender=self._sender, settling=settling)
         )
         facts = read_facts(detail, answers, settling=settling)
         if window is not None:
