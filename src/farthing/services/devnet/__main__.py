@@ -7,6 +7,7 @@ It writes one line of JSON, `{"port": …}`, on standard output when it is ready
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
@@ -15,7 +16,8 @@ import time
 from pathlib import Path
 
 # py-evm hashes through eth-hash, whose first choice is seven times slower than safe-pysha3. Read at import.
-os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
+if importlib.util.find_spec("sha3"):
+    os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 
 from farthing.errors import ConfigError, FarthingError
 from farthing.services.devnet.chain import Chain
