@@ -15,19 +15,18 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from farthing.evm.addresses import parse_address
 from farthing.evm.signatures import PrivateKey
 from farthing.evm.typed_data import Domain, TransferWithAuthorization
-from farthing.evm.addresses import parse_address
 from farthing.facilitator.desk import Limits
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
 from farthing.mechanisms.exact_evm.payload import ExactDetail, write_payload
-from farthing.protocol.codec import encode_json, decode_payment_json
+from farthing.protocol.codec import decode_payment_json, encode_json
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, VerifyRequest
 from farthing.services.devnet import Devnet
 from farthing.services.facilitator import FacilitatorService, read_config
 from farthing.services.facilitator.lane import Pace
 from farthing.world.keys import LocalSigner
-
 
 
 def _load(name: str) -> ModuleType:

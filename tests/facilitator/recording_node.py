@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Self
 
 import msgspec
 from aiohttp import web
@@ -21,7 +21,7 @@ class RecordingNode:
         self.broken = False
         self.swallow: str = ""
 
-    async def __aenter__(self) -> RecordingNode:
+    async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post("/", self._answer)
         self._runner = web.AppRunner(app)

@@ -24,7 +24,7 @@ async def main() -> None:
                 for each in requests
             )
         )
-        print(json.dumps([type(each).__name__ for each in outcomes]))
+        sys.stdout.write(json.dumps([type(each).__name__ for each in outcomes]))
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""F2: killed with SIGKILL before or after any durable step, every accepted settlement is settled once. Real processes."""
+"""F2: killed with SIGKILL before or after any durable step, every accepted settlement is settled once."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ TOKEN = "a-token-of-the-shop-0123456789"
 TOKENS = Tokens({"shop": hashlib.sha256(TOKEN.encode()).digest()})
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 PROBLEM = "application/problem+json"
+VERDICTS = {"/verify": ("isValid", "invalidReason"), "/settle": ("success", "errorReason")}
+ANYWHERE = "0.0.0.0"  # noqa: S104 - what is to be refused
 
 
 @asynccontextmanager
@@ -37,13 +39,12 @@ async def served(service: FacilitatorService, tokens: Tokens | None = None) -> A
     """The service behind a real socket, on a free port."""
     url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(
-        serve(
-            service, tokens=tokens or Tokens({}), host="127.0.0.1", port=0, ready=url.set_result, signals=False
-        )
+        serve(service, tokens=tokens or Tokens({}), host="127.0.0.1", port=0, ready=url.set_result, signals=False)
     )
-    await asyncio.wait({running, url}, return_when=asyncio.FIRST_COMPLETED)
-    if running.done():
-        running.result()
+    running.add_done_callback(
+        lambda ended: None if url.done() else url.set_exception(ended.exception() or SystemExit())
+    )
+    await url
     try:
         async with httpx.AsyncClient(base_url=url.result(), timeout=30) as client:
             yield client
@@ -112,7 +113,7 @@ def test_A3_errors_are_problem_details_that_say_what_where_and_what_to_do(pyevm:
 
     async def run() -> None:
         async with served(pyevm.service()) as client:
-            for endpoint, verdict in (("/verify", ("isValid", "invalidReason")), ("/settle", ("success", "errorReason"))):
+            for endpoint, verdict in VERDICTS.items():
                 for body, path in cases:
                     answer = await client.post(endpoint, content=body)
                     assert answer.status_code == 400, answer.text
@@ -170,7 +171,10 @@ def test_bearer_tokens_are_asked_for_where_they_are_configured(pyevm: Any) -> No
             payment = pyevm.payment()
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
                 for method, path in (
-                    ("POST", "/verify"), ("POST", "/settle"), ("GET", "/payments/x"), ("GET", "/metrics")
+                    ("POST", "/verify"),
+                    ("POST", "/settle"),
+                    ("GET", "/payments/x"),
+                    ("GET", "/metrics"),
                 ):
                     answer = await client.request(method, path, headers=headers, content=payment.body)
                     assert (answer.status_code, answer.headers["content-type"]) == (401, PROBLEM)
@@ -180,8 +184,8 @@ def test_bearer_tokens_are_asked_for_where_they_are_configured(pyevm: Any) -> No
 
     asyncio.run(run())
     with pytest.raises(ConfigError, match="no bearer token"):
-        check_binding("0.0.0.0", Tokens({}))
-    check_binding("0.0.0.0", TOKENS)
+        check_binding(ANYWHERE, Tokens({}))
+    check_binding(ANYWHERE, TOKENS)
     check_binding("127.0.0.1", Tokens({}))
 
 
@@ -228,7 +232,8 @@ def test_F3_a_broken_node_is_never_a_verdict(pyevm: Any, recording_node: Any, ev
                 node.broken = True
                 verdict = await client.post("/verify", content=payment.body)
                 assert (verdict.status_code, verdict.headers["content-type"]) == (503, PROBLEM)
-                assert (verdict.json()["isValid"], verdict.json()["invalidReason"]) == (False, "unexpected_verify_error")
+                problem = verdict.json()
+                assert (problem["isValid"], problem["invalidReason"]) == (False, "unexpected_verify_error")
                 outcome = await client.post("/settle", content=payment.body)
                 assert outcome.status_code == 503
                 assert (outcome.json()["success"], outcome.json()["errorReason"]) == (False, "unexpected_settle_error")

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import msgspec
+
 from farthing.evm.addresses import parse_address
 from farthing.evm.transactions import Transaction
+from farthing.facilitator.store import (
+    AcquireLease,
+    OpenWallet,
+    PlanTransactions,
+    SignedVersion,
+    StoreSigned,
+    Version,
+)
 from farthing.protocol.facilitator import Refused, Settled, Unknown
-from farthing.services.facilitator import FacilitatorService
+from farthing.services.facilitator import FacilitatorService, read_config
 from farthing.services.facilitator.lane import Pace
+from farthing.world.facilitator_store import FacilitatorStore
+from farthing.world.performers import Performer
 
 AMOUNT = 12_345
 GWEI = 10**9
@@ -37,7 +49,7 @@ def test_a_stuck_transaction_is_replaced_with_the_same_nonce_under_the_cap(pyevm
             outcome = await settling
             assert isinstance(outcome, Settled)
             fees = [version.max_fee_per_gas for version in entry.versions]
-            assert all(later >= earlier * 110 // 100 for earlier, later in zip(fees, fees[1:], strict=False))
+            assert all(later >= earlier * 110 // 100 for earlier, later in pairwise(fees))
             assert max(fees) <= 100 * GWEI
         assert pyevm.balance(pyevm.payee) == AMOUNT
         assert int(pyevm.devnet.rpc("eth_getTransactionCount", pyevm.wallet.address, "latest"), 16) == 1
@@ -186,10 +198,6 @@ def test_F5_a_process_without_the_lease_signs_nothing(pyevm: Any) -> None:
 
 
 def test_F5_a_lease_that_changed_hands_stores_no_signature(pyevm: Any) -> None:
-    from farthing.facilitator.store import AcquireLease, OpenWallet, PlanTransactions, SignedVersion, StoreSigned, Version
-    from farthing.world.facilitator_store import FacilitatorStore
-    from farthing.world.performers import Performer
-
     store = FacilitatorStore(pyevm.folder / "leases.sqlite3")
     try:
         perform = Performer(store.handlers()).blocking
@@ -209,8 +217,6 @@ def test_F5_a_lease_that_changed_hands_stores_no_signature(pyevm: Any) -> None:
 
 
 def test_limits_are_read_from_the_configuration(pyevm: Any) -> None:
-    from farthing.services.facilitator import read_config
-
     config = read_config(pyevm.config_text + "\n[limits]\nsettle_timeout_seconds = 7.5\n")
     assert config.limits.settle_timeout_seconds == 7.5
     assert msgspec.structs.asdict(config.limits)["attempts_max"] == 3

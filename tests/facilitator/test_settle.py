@@ -247,7 +247,7 @@ def test_F4_cancelled_while_it_is_on_its_way_is_refused_naming_the_transaction(w
     asyncio.run(run())
 
 
-CODES = {
+CODES: dict[str, dict[str, Any]] = {
     "invalid_exact_evm_payload_authorization_value_mismatch": {"amount": "12346"},
     "invalid_exact_evm_payload_recipient_mismatch": {"pay_to": "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"},
     "unsupported_scheme": {"scheme": "upto"},
@@ -291,7 +291,7 @@ def test_F7_what_is_not_as_required_is_refused_with_the_protocols_code(pyevm: An
     ],
 )
 def test_F8_windows_that_cannot_be_settled_are_refused_with_a_reason(
-    pyevm: Any, window: dict[str, int], code: str, words: str
+    pyevm: Any, window: Any, code: str, words: str
 ) -> None:
     async def run() -> None:
         async with pyevm.service() as service:

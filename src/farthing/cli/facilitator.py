@@ -102,7 +102,8 @@ def _run(service: FacilitatorService, config: Config, *, as_json: bool) -> None:
         if as_json:
             print(json.dumps({"ready": True, "url": url, "wallet": wallet, "networks": networks}), flush=True)
         else:
-            print(f"Facilitator at {url}, wallet {wallet}, settling on {', '.join(networks)}. Ctrl-C ends it.", flush=True)
+            settling = ", ".join(networks)
+            print(f"Facilitator at {url}, wallet {wallet}, settling on {settling}. Ctrl-C ends it.", flush=True)
 
     running = serve(service, tokens=tokens, host=config.server.host, port=config.server.port, ready=ready)
     if sys.platform == "win32":

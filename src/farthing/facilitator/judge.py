@@ -32,7 +32,13 @@ def judge_own(face: FacilitatorMechanism, signed: SignedPayment, payment_id: str
 
 
 def judge_other(
-    record: PaymentRecord, evidence: Evidence, *, head: Head, final: Head | None, depth: int, window_left_min_seconds: int
+    record: PaymentRecord,
+    evidence: Evidence,
+    *,
+    head: Head,
+    final: Head | None,
+    depth: int,
+    window_left_min_seconds: int,
 ) -> Verdict | None:
     """Judge a payment that our own transaction did not spend, by what else is on chain. None: not decided yet.
 
@@ -40,13 +46,7 @@ def judge_other(
     when the payment was put on record here.
     """
     if isinstance(evidence, Spent):
-        if evidence.block_number <= record.recorded_block:
-            what = f"It was spent in block {evidence.block_number}, before it was brought here."
-            return Refused(record.payment_id, UNSPENT, what, evidence.transaction)
-        if head.number - evidence.block_number + 1 < depth:
-            return None
-        place = (evidence.transaction, evidence.block_number, evidence.block_hash, evidence.log_index)
-        return Confirmed(record.payment_id, *place)
+        return _judge_spent(record, evidence, head=head, depth=depth)
     if isinstance(evidence, SpentOtherwise):
         what = "The right was cancelled, or spent by another transfer than the one that was signed."
         return Refused(record.payment_id, evidence.reason, what, evidence.transaction)
@@ -57,3 +57,12 @@ def judge_other(
         what = f"Unspent in the finalised block {final.number}, which is past validBefore."
         return Refused(record.payment_id, UNSPENT, what, record.transaction)
     return None
+
+
+def _judge_spent(record: PaymentRecord, spent: Spent, *, head: Head, depth: int) -> Verdict | None:
+    if spent.block_number <= record.recorded_block:
+        what = f"It was spent in block {spent.block_number}, before it was brought here."
+        return Refused(record.payment_id, UNSPENT, what, spent.transaction)
+    if head.number - spent.block_number + 1 < depth:
+        return None
+    return Confirmed(record.payment_id, spent.transaction, spent.block_number, spent.block_hash, spent.log_index)

@@ -17,7 +17,15 @@ from farthing.evm.node import AskNode, NodeCall
 from farthing.facilitator.answers import duplicate, not_the_same, pending, refusal, settled
 from farthing.facilitator.desk import Desk
 from farthing.facilitator.states import CONFIRMED, FINAL, PAYMENT, REFUSED
-from farthing.facilitator.store import FindRecord, GivePlaceUp, PaymentBody, PaymentRecord, RecordPayment, TakePlace, Tell
+from farthing.facilitator.store import (
+    FindRecord,
+    GivePlaceUp,
+    PaymentBody,
+    PaymentRecord,
+    RecordPayment,
+    TakePlace,
+    Tell,
+)
 from farthing.facilitator.verify import INVALID_PAYLOAD, examine, find_face
 from farthing.flow import Effect, Flow, Now
 from farthing.mechanisms.interface import (
@@ -66,7 +74,9 @@ class AwaitOutcome(Effect["PaymentRecord | None"], frozen=True):
     base_fee_wei: int = 0
 
 
-def settle(desk: Desk, payment: PaymentPayload, requirements: PaymentRequirements, call: Call) -> Flow[SettlementResponse]:
+def settle(
+    desk: Desk, payment: PaymentPayload, requirements: PaymentRequirements, call: Call
+) -> Flow[SettlementResponse]:
     """Settle a payment, or say what became of it. Raises `NodeUnavailable` where it could not be verified.
 
     Once the payment is on record, trouble with the node is `settlement_pending`, with the transaction where one exists.
@@ -88,7 +98,9 @@ def settle(desk: Desk, payment: PaymentPayload, requirements: PaymentRequirement
         base_fee_wei = verification.base_fee_wei
         now_seconds = yield from Now()
         record = yield from RecordPayment(
-            _record(desk, signed, requirements, verification, call, now_seconds, print_),
+            _record(
+                desk, signed, verification, call, scheme=requirements.scheme, print_=print_, now_seconds=now_seconds
+            ),
             PaymentBody(encode_json(payment), encode_json(requirements)),
         )
     if (record.fingerprint, record.requirements_print) != (signed.fingerprint, print_):
@@ -123,16 +135,17 @@ def requirements_print(requirements: PaymentRequirements) -> str:
 def _record(
     desk: Desk,
     signed: SignedPayment,
-    requirements: PaymentRequirements,
     verification: Verification,
     call: Call,
-    now_seconds: int,
+    *,
+    scheme: str,
     print_: str,
+    now_seconds: int,
 ) -> PaymentRecord:
     return PaymentRecord(
         payment_id=signed.payment_id,
         state=PAYMENT.start,
-        scheme=requirements.scheme,
+        scheme=scheme,
         network=signed.network,
         asset=signed.asset,
         payer=signed.payer,
@@ -183,12 +196,10 @@ def _tell(record: PaymentRecord, call: Call) -> Flow[SettlementResponse]:
             record.reason, record.message, network=record.network, transaction=record.transaction, payer=record.payer
         )
     if record.state in _SUCCESS:
-        if _same_key(record, call):
-            return settled(record)
-        told = record.told and record.claimant == call.claimant
-        if told or (yield from Tell(record.payment_id, call.claimant)):
-            return settled(record)
-        return duplicate(record)
+        told = _same_key(record, call) or (record.told and record.claimant == call.claimant)
+        # Another process confirmed it: then it is told here and now, or somebody else was.
+        told = told or (yield from Tell(record.payment_id, call.claimant))
+        return settled(record) if told else duplicate(record)
     if _same_key(record, call) or (yield from GivePlaceUp(record.payment_id, call.claimant)):
         return pending(record)
     # Success was recorded as told to this very call while its time ran out.

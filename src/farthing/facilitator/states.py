@@ -85,7 +85,7 @@ PAYMENT: Final = Machine(
             "refuse",
             (IN_BATCH,),
             REFUSED,
-            "spent otherwise, cancelled, spent before it was recorded, or unspent in a finalised block past validBefore",
+            "spent otherwise, cancelled, spent before it came here, or unspent in a finalised block past validBefore",
         ),
         Move("finalise", (CONFIRMED,), FINAL, "its block is finalised"),
         Move("lose", (CONFIRMED,), IN_BATCH, "its block was lost; the ledger is reversed"),
@@ -137,7 +137,10 @@ def tables(machine: Machine) -> str:
     lines += [f"| {state.name.upper()} | {state.meaning} | {state.effect} |" for state in machine.states]
     lines += ["", "| move | from | to | when |", "|---|---|---|---|"]
     lines += [
-        f"| {move.name} | {', '.join(source.upper() for source in move.sources)} | {move.target.upper()} | {move.when} |"
-        for move in machine.moves
+        f"| {move.name} | {_upper(move.sources)} | {move.target.upper()} | {move.when} |" for move in machine.moves
     ]
     return "\n".join(lines)
+
+
+def _upper(names: tuple[str, ...]) -> str:
+    return ", ".join(name.upper() for name in names)

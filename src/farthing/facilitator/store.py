@@ -15,9 +15,9 @@ class PaymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One payment as it is on record.
 
     `caller` is the bearer token's name, `claimant` the call that is told of success (empty: nobody waits), `told` says
-    that it was. `recorded_block` is the newest block that the verification saw: somebody else's transaction in it, or in
-    an older one, is not this settlement. `transaction` is the settling transaction, or the newest version of ours on its
-    way, and `nonce` the wallet's nonce of the latter.
+    that it was. `recorded_block` is the newest block that the verification saw: somebody else's transaction in it, or
+    in an older one, is not this settlement. `transaction` is the settling transaction, or the newest version of ours
+    on its way, and `nonce` the wallet's nonce of the latter.
     """
 
     payment_id: str

@@ -3,6 +3,8 @@
 Ledger rows are only ever inserted: a lost block is booked back by a transfer of its own.
 """
 
+# ruff: noqa: S608 - what is put into statements are names of states, from a table in code
+
 from __future__ import annotations
 
 import sqlite3
@@ -166,9 +168,7 @@ def _book_back(at: sqlite3.Connection, transfer_id: str, payment_id: str, now_se
         return
     accounts = {side: read_account(account) for side, account, _, _ in rows}
     _, _, amount, transaction = rows[0]
-    booked = Transfer(
-        transfer_id=transfer_id, debit=accounts["debit"], credit=accounts["credit"], amount=int(amount)
-    )
+    booked = Transfer(transfer_id=transfer_id, debit=accounts["debit"], credit=accounts["credit"], amount=int(amount))
     _book(at, booked.reversal(f"{transfer_id}:back"), payment_id, transaction, now_seconds)
 
 
@@ -206,7 +206,19 @@ class Books:
         WHERE ? IS NULL OR t.payment_id = ? ORDER BY t.booked_at, t.transfer_id, e.side DESC
         """
         rows = self._database.read(lambda at: at.execute(query, (payment_id, payment_id)).fetchall())
-        return tuple(LedgerRow(*fields, int(amount)) for *fields, amount in rows)
+        return tuple(
+            LedgerRow(
+                transfer_id=transfer_id,
+                payment_id=owner,
+                transaction=transaction,
+                reverses=reverses,
+                booked_at=booked_at,
+                side=side,
+                account=account,
+                amount=int(amount),
+            )
+            for transfer_id, owner, transaction, reverses, booked_at, side, account, amount in rows
+        )
 
     def balances(self) -> dict[str, int]:
         """Sum the ledger by account name: credits less debits, in atomic units (wei for `native`)."""

@@ -56,6 +56,6 @@ def read_payment(row: tuple[Any, ...]) -> PaymentRecord:
 
 
 def sources(machine: Machine, *moves: str) -> str:
-    """Write the states that these moves leave as SQL's list: `('received', 'ready')`. They come from a table in code."""
+    """Write the states that these moves leave as SQL's list, `('received', 'ready')`: text from a table in code."""
     states = {source: None for name in moves for source in machine.move(name).sources}
     return "(" + ", ".join(f"'{state}'" for state in states) + ")"

@@ -159,18 +159,15 @@ def _load_bodies(at: sqlite3.Connection, effect: LoadBodies) -> dict[str, Paymen
 
 
 def _load_waiting(at: sqlite3.Connection, effect: LoadWaiting) -> tuple[PaymentRecord, ...]:
-    query = (
-        SELECT_PAYMENT + " WHERE p.network = ? AND p.state IN ('received', 'ready') ORDER BY p.created_at, p.payment_id LIMIT ?"
-    )
+    waiting = "p.network = ? AND p.state IN ('received', 'ready')"
+    query = f"{SELECT_PAYMENT} WHERE {waiting} ORDER BY p.created_at, p.payment_id LIMIT ?"
     return tuple(map(read_payment, at.execute(query, (effect.network, effect.count_max))))
 
 
 def _load_open_payments(at: sqlite3.Connection, effect: LoadOpenPayments) -> tuple[PaymentRecord, ...]:
     # An IN_BATCH payment whose transaction is still open is followed by that transaction.
     over = " AND t.state = 'done'" if effect.state == "in_batch" else ""
-    query = (
-        f"{SELECT_PAYMENT} WHERE p.network = ? AND p.wallet = ? AND p.state = ?{over} ORDER BY p.created_at LIMIT ?"
-    )
+    query = f"{SELECT_PAYMENT} WHERE p.network = ? AND p.wallet = ? AND p.state = ?{over} ORDER BY p.created_at LIMIT ?"
     parameters = (effect.network, effect.wallet, effect.state, effect.count_max)
     return tuple(map(read_payment, at.execute(query, parameters)))
 

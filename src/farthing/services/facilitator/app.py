@@ -103,9 +103,7 @@ class _App:
     def _open(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         return self._wrap(endpoint, None, guarded=False)
 
-    def _guarded(
-        self, endpoint: Endpoint, members: Members | None = None
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(self, endpoint: Endpoint, members: Members | None = None) -> Callable[[Request], Awaitable[Response]]:
         return self._wrap(endpoint, members, guarded=True)
 
     def _wrap(
@@ -227,10 +225,10 @@ def _version_of(body: bytes) -> int:
     """The version that a request that can't be read says it has, outside or in the payment."""
     try:
         versions = _versions_decoder.decode(body)
-        outside = versions.x402_version
-        return outside if outside != X402_VERSION else versions.payload.x402_version
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return X402_VERSION
+    outside = versions.x402_version
+    return outside if outside != X402_VERSION else versions.payload.x402_version
 
 
 def _problem(

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from farthing.evm.node import AskNode
 from farthing.flow import Effect
+from farthing.services.facilitator.lane import Perform
 
 CRASH_AT: Final = "FARTHING_CRASH_AT"
 
-Perform = Callable[[Effect[Any]], Awaitable[Any]]
+R = TypeVar("R")
 
 
 def with_crashes(perform: Perform) -> Perform:
@@ -26,7 +26,7 @@ def with_crashes(perform: Perform) -> Perform:
     if when not in {"before", "after"} or not name:
         return perform
 
-    async def crashing(effect: Effect[Any]) -> Any:
+    async def crashing(effect: Effect[R]) -> R:
         here = name in _names(effect)
         if here and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -21,10 +22,18 @@ from farthing.protocol.codec import decode_payment_json, decode_requirements_jso
 from farthing.services.facilitator.metrics import Metrics
 from farthing.services.facilitator.waiting import Waiting
 
-Perform = Callable[[Effect[Any]], Awaitable[Any]]
+R = TypeVar("R")
 
 # Payments kept parsed: those that are open in this process; beyond it they are read from the store again.
 MEMBERS_MAX: Final = 10_000
+
+
+class Perform(Protocol):
+    """Performs an effect: what `Performer.awaiting` is."""
+
+    def __call__(self, effect: Effect[R], /) -> Coroutine[Any, Any, R]:
+        """Perform and await."""
+        ...
 
 
 class WalletSigner(Protocol):
@@ -65,7 +74,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Lane:
-    """One network and one wallet. Everything happens on one event loop; what must outlive the process is in the store."""
+    """One network and one wallet, on one event loop. What must outlive the process is in the store, not here."""
 
     def __init__(
         self,
@@ -152,7 +161,7 @@ class Lane:
     async def ask(self, *calls: NodeCall) -> tuple[Any, ...]:
         """Ask the node, in one batch. Raises `NodeUnavailable`."""
         try:
-            answers: tuple[Any, ...] = await self.perform(AskNode(self.network, calls))
+            answers = await self.perform(AskNode(self.network, calls))
         except NodeUnavailable as error:
             self.node_trouble = str(error)
             raise
@@ -162,11 +171,9 @@ class Lane:
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for `event`, or for `seconds` at most; the event is cleared."""
         if not self.closing:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await event.wait()
-            except TimeoutError:
-                pass
         event.clear()
 
     def close(self) -> None:

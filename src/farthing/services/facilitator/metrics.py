@@ -26,9 +26,13 @@ class Metrics:
         self.open_payments = Gauge(
             "farthing_open_payments", "Payments that are not over, by state.", ["state"], registry=self.registry
         )
-        self.waiting_calls = Gauge("farthing_waiting_payments", "Payments that a call waits for.", registry=self.registry)
+        self.waiting_calls = Gauge(
+            "farthing_waiting_payments", "Payments that a call waits for.", registry=self.registry
+        )
         self.lease_held = Gauge(
-            "farthing_wallet_lease_held", "1 where this process holds the wallet's lease.", ["network"],
+            "farthing_wallet_lease_held",
+            "1 where this process holds the wallet's lease.",
+            ["network"],
             registry=self.registry,
         )
         self.node_errors = Counter(

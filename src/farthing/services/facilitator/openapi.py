@@ -126,7 +126,8 @@ def _health() -> dict[str, Any]:
         },
     }
     operation = _get("health", "Node, store and wallet", _content(_JSON, schema))
-    operation["responses"]["503"] = {"description": "Something is broken; the body says what."} | _content(_JSON, schema)
+    broken = {"description": "Something is broken; the body says what."}
+    operation["responses"]["503"] = broken | _content(_JSON, schema)
     return operation
 
 
@@ -140,9 +141,7 @@ def _secured() -> dict[str, Any]:
 
 
 def _problems(*statuses: str) -> dict[str, Any]:
-    return {
-        status: {"description": _PROBLEMS[status]} | _content(PROBLEM_JSON, _ref("Problem")) for status in statuses
-    }
+    return {status: {"description": _PROBLEMS[status]} | _content(PROBLEM_JSON, _ref("Problem")) for status in statuses}
 
 
 def _body(name: str) -> dict[str, Any]:

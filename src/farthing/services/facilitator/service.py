@@ -1,14 +1,15 @@
-"""The facilitator in the process: `start` it, hand it to a seller, `aclose` it. The HTTP service wraps the same object."""
+"""The facilitator in the process: `start` it, hand it to a seller, `aclose` it. The HTTP service wraps the same."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import secrets
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from farthing.errors import ConfigError, FacilitatorUnavailable, NodeError, StoreError
 from farthing.evm.addresses import checksum_address, parse_address
@@ -148,6 +149,7 @@ class FacilitatorService:
         """Open store and nodes, and start the loops. Raises `StoreError` and `ConfigError`."""
         if self._store is not None:
             return
+        self._closing.clear()
         self._loop = asyncio.get_running_loop()
         self._store = await asyncio.to_thread(FacilitatorStore, self._store_path)
         self._nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
@@ -182,7 +184,7 @@ class FacilitatorService:
         store, self._store = self._store, None
         await asyncio.to_thread(store.close)
 
-    async def __aenter__(self) -> FacilitatorService:
+    async def __aenter__(self) -> Self:
         """Start."""
         await self.start()
         return self
@@ -280,7 +282,7 @@ class FacilitatorService:
         by_id = payment_id.startswith("pay_")
         effect = FindRecord(payment_id) if by_id else FindRecordByTransaction(payment_id.lower())
         try:
-            record: PaymentRecord | None = await self._on_loop(self._perform(effect))
+            record = await self._on_loop(self._perform(effect))
         except StoreError as error:
             raise FacilitatorUnavailable(str(error)) from error
         if record is None:
@@ -301,8 +303,9 @@ class FacilitatorService:
                 "stopped": lane.stopped,
                 "open_transactions": len(lane.entries),
             }
+        counts: dict[str, int] | None
         try:
-            counts: dict[str, int] | None = await self._on_loop(self._perform(CountPayments()))
+            counts = await self._on_loop(self._perform(CountPayments()))
         except StoreError:
             counts = None
         ok = counts is not None and all(each["node"] and not each["stopped"] for each in networks.values())
@@ -311,7 +314,7 @@ class FacilitatorService:
     async def measure(self) -> None:
         """Set the gauges that are read from the store. Raises `FacilitatorUnavailable`."""
         try:
-            counts: dict[str, int] = await self._on_loop(self._perform(CountPayments()))
+            counts = await self._on_loop(self._perform(CountPayments()))
         except StoreError as error:
             raise FacilitatorUnavailable(str(error)) from error
         for state in (RECEIVED, READY, IN_BATCH, CONFIRMED):
@@ -357,7 +360,7 @@ class FacilitatorService:
         if face is not None:
             lane.note(effect.payment_id, face, effect.signed, effect.base_fee_wei)
         with self.waiting.call(effect.payment_id, effect.claimant) as over:
-            record: PaymentRecord | None = await self._perform(FindRecord(effect.payment_id))
+            record = await self._perform(FindRecord(effect.payment_id))
             if record is not None and record.state in OVER:
                 return record
             await self._until(over, effect.seconds)
@@ -376,18 +379,16 @@ class FacilitatorService:
         """Look payments up that somebody waits for here and another process may have settled: one query for all."""
         while not self._closing.is_set():
             leased = all(lane.lease is not None for lane in self.lanes.values())
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FOLLOW_WITH_LEASE_SECONDS if leased else _FOLLOW_SECONDS):
                     await self._closing.wait()
-            except TimeoutError:
-                pass
             waiting = self.waiting.payment_ids[:_FOLLOW_MAX]
             if not waiting:
                 continue
             try:
-                records: tuple[PaymentRecord, ...] = await self._perform(FindRecords(waiting))
+                records = await self._perform(FindRecords(waiting))
             except StoreError as error:
-                self.log.error("the store can't be read", error=str(error))
+                self.log.warning("the store can't be read", error=str(error))
                 continue
             self.waiting.resolve(record.payment_id for record in records if record.state in OVER)
 

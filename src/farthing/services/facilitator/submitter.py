@@ -5,7 +5,7 @@ Who holds the wallet's lease allocates and signs; a process without it can do no
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -75,7 +75,7 @@ class Submitter:
                 lane.log.warning("node unavailable", error=str(error))
                 lane.metrics.node_errors.labels(lane.network).inc()
             except FarthingError as error:
-                lane.log.error("the submitter can't work", error=str(error))
+                lane.log.warning("the submitter can't work", error=str(error))
             await lane.wait(lane.work, lane.pace.work_seconds)
         if lane.lease is not None:
             lane.lease = None
@@ -84,7 +84,7 @@ class Submitter:
     async def step(self) -> None:
         """Keep the lease, build what waits, and care for what is open."""
         lane = self._lane
-        now_seconds: int = await lane.perform(Now())
+        now_seconds = await lane.perform(Now())
         await self._keep_lease(now_seconds)
         if lane.lease is None:
             return
@@ -102,7 +102,7 @@ class Submitter:
         if lane.lease is not None and now_seconds < self._renew_at:
             return
         until = now_seconds + lane.pace.lease_seconds
-        lease: Lease = await lane.perform(AcquireLease(lane.network, lane.wallet, lane.owner, now_seconds, until))
+        lease = await lane.perform(AcquireLease(lane.network, lane.wallet, lane.owner, now_seconds, until))
         lane.metrics.lease_held.labels(lane.network).set(int(lease.held))
         lane.stopped = lease.stopped
         if not lease.held:
@@ -214,28 +214,33 @@ class Submitter:
     async def _care(self, now_seconds: int) -> None:
         """Sign what is built, send what is signed, and send again or replace what takes too long."""
         lane = self._lane
-        unsigned: list[tuple[OutboxEntry, Fees]] = []
-        unsent: list[OutboxEntry] = []
-        for entry in lane.entries.values():
-            if entry.state == BUILT:
-                fees = self._first_fees()
-                if fees is not None:
-                    unsigned.append((entry, fees))
-            elif entry.state == SENT and self._stuck(entry, now_seconds):
-                fees = self._bumped(entry)
-                if fees is not None:
-                    unsigned.append((entry, fees))
-                elif self._due(entry, now_seconds):
-                    lane.log.warning("stuck at the fee cap; sent again", nonce=entry.nonce)
-                    unsent.append(entry)
-            elif entry.state == SIGNED or (entry.state == SENT and self._due(entry, now_seconds)):
-                unsent.append(entry)
-        if unsigned and not lane.stopped:
+        unsigned = [(entry, fees) for entry in lane.entries.values() if (fees := self._fees_of(entry, now_seconds))]
+        to_sign = {entry.nonce for entry, _ in unsigned}
+        unsent = [
+            entry
+            for entry in lane.entries.values()
+            if entry.nonce not in to_sign
+            and (entry.state == SIGNED or (entry.state == SENT and self._due(entry, now_seconds)))
+        ]
+        if unsigned:
             unsent += await self._sign(unsigned, now_seconds)
         if unsent:
             await self._broadcast(unsent, now_seconds)
         for nonce in self._sent_at.keys() - lane.entries.keys():
             del self._sent_at[nonce]
+
+    def _fees_of(self, entry: OutboxEntry, now_seconds: int) -> Fees | None:
+        """The fees of the version that is to be signed next, or None where there is none to be signed."""
+        if self._lane.stopped:
+            return None
+        if entry.state == BUILT:
+            return self._first_fees()
+        if entry.state != SENT or not self._stuck(entry, now_seconds):
+            return None
+        fees = self._bumped(entry)
+        if fees is None and self._due(entry, now_seconds):
+            self._lane.log.warning("stuck at the fee cap; the stored bytes are sent again", nonce=entry.nonce)
+        return fees
 
     def _stuck(self, entry: OutboxEntry, now_seconds: int) -> bool:
         return now_seconds - entry.versions[-1].signed_at >= self._lane.pace.stuck_seconds
@@ -303,11 +308,11 @@ class Submitter:
         lane = self._lane
         for start in range(0, len(entries), BROADCAST_MAX):
             some = entries[start : start + BROADCAST_MAX]
+            answers: tuple[Any, ...] = ()
             try:
                 answers = await lane.ask(*(broadcast_call(entry.versions[-1].raw) for entry in some))
             except NodeUnavailable as error:
                 lane.log.warning("broadcast without an answer; counted as sent", error=str(error))
-                answers = ()
             for entry, answer in zip(some, answers, strict=False):
                 if isinstance(answer, NodeFailure):
                     words = answer.message[:_WORDS_MAX]

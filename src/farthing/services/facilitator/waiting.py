@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 
@@ -28,7 +28,7 @@ class Waiting:
         return frozenset(claimant for each in payment_ids for claimant in self._calls.get(each, ()))
 
     @contextmanager
-    def call(self, payment_id: str, claimant: str) -> Iterator[asyncio.Event]:
+    def call(self, payment_id: str, claimant: str) -> Generator[asyncio.Event]:
         """Wait as `claimant` inside the `with`: the event is set when the payment is over."""
         over = asyncio.Event()
         self._calls.setdefault(payment_id, {})[claimant] = over

@@ -94,7 +94,7 @@ class Watcher:
                 lane.log.warning("node unavailable", error=str(error))
                 lane.metrics.node_errors.labels(lane.network).inc()
             except FarthingError as error:
-                lane.log.error("the watcher can't work", error=str(error))
+                lane.log.warning("the watcher can't work", error=str(error))
             pending = bool(lane.entries or lane.lingering)
             if lane.look.is_set():
                 delay = shortest
@@ -130,7 +130,7 @@ class Watcher:
                 receipts[entry.nonce] = receipt
         await self._record(head, entries, receipts, read_count(answers[2]), news=before is None or head != before)
         lane.head = head
-        now_seconds: int = await lane.perform(Now())
+        now_seconds = await lane.perform(Now())
         if lane.recheck or now_seconds >= self._finality_at:
             self._finality_at = now_seconds + lane.pace.finality_seconds
             await self.compare_blocks()
@@ -140,9 +140,7 @@ class Watcher:
     ) -> None:
         lane = self._lane
         seen = _Seen()
-        members = await lane.members(
-            each for entry in entries if entry.nonce in receipts for each in entry.members
-        )
+        members = await lane.members(each for entry in entries if entry.nonce in receipts for each in entry.members)
         for entry in entries:
             receipt = receipts.get(entry.nonce)
             if receipt is None:
@@ -155,7 +153,9 @@ class Watcher:
             seen.finished.append(receipt.mined(entry.nonce))
             for payment_id in entry.members:
                 member = members.get(payment_id)
-                confirmed = member and judge_own(member.face, member.signed, payment_id, receipt)
+                confirmed = None
+                if member is not None:
+                    confirmed = judge_own(member.face, member.signed, payment_id, receipt)
                 if confirmed is not None:
                     seen.confirmed.append(confirmed)
                 else:
@@ -192,9 +192,13 @@ class Watcher:
             return
         members = await lane.members(record.payment_id for record in records)
         asked = [
-            (record, members[record.payment_id], members[record.payment_id].face.evidence_calls(
-                members[record.payment_id].signed, from_block=record.recorded_block
-            ))
+            (
+                record,
+                members[record.payment_id],
+                members[record.payment_id].face.evidence_calls(
+                    members[record.payment_id].signed, from_block=record.recorded_block
+                ),
+            )
             for record in records
             if record.payment_id in members
         ]
@@ -256,7 +260,7 @@ class Watcher:
         )
         if moved.empty:
             return
-        recorded: ChainRecorded = await lane.perform(moved)
+        recorded = await lane.perform(moved)
         for mined in seen.finished:
             lane.entries.pop(mined.nonce, None)
         for mined in seen.mined:
@@ -320,7 +324,7 @@ class Watcher:
         )
         if not (lost or dropped or final):
             return
-        now_seconds: int = await lane.perform(Now())
+        now_seconds = await lane.perform(Now())
         await lane.perform(
             RecordChain(
                 network=lane.network,
