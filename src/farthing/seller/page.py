@@ -20,7 +20,8 @@ _STYLE: Final = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--back);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;
 display:grid;place-items:center;min-height:100vh;padding:1.5rem}
-main{background:var(--paper);border:1px solid var(--line);border-radius:14px;max-width:40rem;width:100%;padding:2rem}
+main{background:var(--paper);border:1px solid var(--line);border-radius:14px;max-width:40rem;width:100%;min-width:0;
+padding:2rem;overflow-wrap:anywhere}
 .status{color:var(--mark);font-weight:600;letter-spacing:.06em;text-transform:uppercase;font-size:.78rem;margin:0}
 h1{font-size:1.7rem;line-height:1.2;margin:.4rem 0 .6rem}
 h2{font-size:1rem;margin:1.8rem 0 .5rem}
