@@ -86,9 +86,9 @@ def _offer(
 
 def _read(request: Request, offers: tuple[Offered, ...], networks: Networks) -> Read | Refuse:
     """Decode the payment and match it to an offer, without asking anybody."""
-    if len(request.payments) > 1:
+    header, *more = (each.strip() for each in request.payments)
+    if more:
         return Refuse(bad_payment("there is more than one PAYMENT-SIGNATURE header; send one payment", "$"))
-    header = request.payments[0].strip()
     if len(header) > HEADER_MAX_BYTES:
         detail = f"PAYMENT-SIGNATURE: {len(header)} bytes; the limit is {HEADER_MAX_BYTES}"
         return Refuse(bad_payment(detail, "$"))

@@ -74,7 +74,7 @@ def render_page(message: PaymentRequired, networks: Networks = KNOWN) -> bytes:
     price = price_in_words(offers[0], networks) if offers else "a payment"
     about = f"<p>{escape(resource.description)}</p>" if resource.description else ""
     why = f'<p class="why">{escape(message.error)}</p>' if message.error else ""
-    command = escape(f"farthing get {_shell_quoted(resource.url)}")
+    program = escape(_program(resource.url, offers[0].network if offers else ""))
     rows = "".join(_row(each, networks) for each in offers)
     html = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -87,13 +87,21 @@ def render_page(message: PaymentRequired, networks: Networks = KNOWN) -> bytes:
         f"<table><tbody>{rows}</tbody></table>"
         "<h2>How to pay</h2>"
         '<p class="soft">Programs pay here by themselves, over x402 version 2: they read the offer in the header '
-        "PAYMENT-REQUIRED of this answer, sign it, and ask again with PAYMENT-SIGNATURE. For example:</p>"
-        f"<pre>{command}</pre>"
+        "PAYMENT-REQUIRED of this answer, sign it, and ask again with PAYMENT-SIGNATURE. In Python, for example:</p>"
+        f"<pre>{program}</pre>"
         '<p class="soft">Nothing on this page asks for a wallet, and nothing was charged.</p>'
         "</main></body></html>"
     )
     return html.encode("utf-8", "replace")
 
 
-def _shell_quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+def _program(url: str, network: str) -> str:
+    """Show a program that pays; `pip install "farthing[httpx]"` is all that it needs."""
+    return f"""import httpx2
+from farthing.clients import Buyer, Policy, signer_from_env
+from farthing.clients.httpx import PayingTransport
+
+buyer = Buyer(signer=signer_from_env("BUYER_KEY"), journal="journal.sqlite",
+              policy=Policy(networks=[{network!r}]))
+with httpx2.Client(transport=PayingTransport(buyer)) as client:
+    print(client.get({url!r}).text)"""

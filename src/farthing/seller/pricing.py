@@ -86,9 +86,10 @@ class Way(msgspec.Struct, frozen=True):
         if not callable(price):
             message = "A price is missing."
             raise PriceError(message)
-        return self._complete(price(facts))
+        return self.complete(price(facts))
 
-    def _complete(self, price: FixedPrice) -> PaymentRequirements:
+    def complete(self, price: FixedPrice) -> PaymentRequirements:
+        """Give the requirements for a price. Raises `ConfigError` or `PriceError`."""
         asset, atomic = _asset_and_amount(price, self.terms, self.networks)
         requirements = self.mechanism.complete(
             PaymentRequirements(
@@ -129,9 +130,9 @@ def make_way(
     way = Way(mechanism, terms, networks, max_timeout_seconds, payment_flow)
     if callable(terms.price):
         # Payee and network are checked now with a price of one atomic unit, so that no request is the first to fail.
-        sample = way._complete(Amount(1, terms.asset))  # noqa: SLF001 - this module's own
+        sample = way.complete(Amount(1, terms.asset))
         return msgspec.structs.replace(way, sample=sample)
-    return msgspec.structs.replace(way, fixed=way._complete(terms.price))  # noqa: SLF001
+    return msgspec.structs.replace(way, fixed=way.complete(terms.price))
 
 
 def _asset_and_amount(price: FixedPrice, terms: Terms, networks: Networks) -> tuple[str, int]:

@@ -117,11 +117,8 @@ class PaymentMiddleware:
     async def _serve(self, verdict: Serve, match: Priced, scope: Scope, receive: _Replayed, send: Send) -> None:
         """Run the work with the payment in its scope."""
         payment = verdict.ticket.payment
-        extensions = {
-            name: value
-            for name, value in (scope.get("extensions") or {}).items()
-            if not name.startswith(_BODY_EXTENSIONS)
-        }
+        offered = cast("dict[str, Any]", scope.get("extensions") or {})
+        extensions = {name: value for name, value in offered.items() if not name.startswith(_BODY_EXTENSIONS)}
         scope = {**scope, "extensions": extensions, SCOPE_KEY: payment}
         gate: _Holding | _Streaming = (
             _Streaming(self, verdict, send) if verdict.settlement else _Holding(self, verdict.ticket, receive, send)

@@ -78,16 +78,20 @@ def paid_mark(mark: Mark) -> Callable[[F], F]:
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def guarded(*args: Any, **kwargs: Any) -> Any:
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
                 _check(mark, function)
                 return await function(*args, **kwargs)
+
+            guarded: Callable[..., Any] = awaited
 
         else:
 
             @functools.wraps(function)
-            def guarded(*args: Any, **kwargs: Any) -> Any:
+            def called(*args: Any, **kwargs: Any) -> Any:
                 _check(mark, function)
                 return function(*args, **kwargs)
+
+            guarded = called
 
         # On both, so that the mark is found even where the framework's decorator stands under this one.
         setattr(function, _ATTRIBUTE, mark)

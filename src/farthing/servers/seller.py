@@ -13,9 +13,9 @@ seller.price("GET /weather/{city}", "$0.01")
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import re
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -326,7 +326,9 @@ def payments_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 def _caller() -> str:
     """Say where the owner wrote the price: the nearest frame outside of this file."""
-    frame = sys._getframe(1)  # noqa: SLF001 - the interpreter's own way to name a line
-    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
+    if frame is None:
+        return "somewhere"
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
