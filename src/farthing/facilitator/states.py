@@ -1,7 +1,7 @@
 """The states of a payment and of a transaction, and the moves between them, as tables.
 
-The store derives its conditional statements from these tables, and `docs/facilitator.md` its diagrams: a move that is
-not here can't be made.
+The store derives its conditional statements from these tables, and `docs/facilitator.md` its diagrams
+(`python -m farthing.facilitator.states`; a test fails when they drift): a move that is not here can't be made.
 """
 
 from __future__ import annotations
@@ -142,5 +142,19 @@ def tables(machine: Machine) -> str:
     return "\n".join(lines)
 
 
+def as_markdown() -> str:
+    """Write both machines as `docs/facilitator.md` has them."""
+    parts: list[str] = []
+    for machine in (PAYMENT, TRANSACTION):
+        parts += [f"### One {machine.title}", f"```mermaid\n{mermaid(machine)}\n```", tables(machine)]
+    return "\n\n".join(parts) + "\n"
+
+
 def _upper(names: tuple[str, ...]) -> str:
     return ", ".join(name.upper() for name in names)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(as_markdown())
