@@ -366,10 +366,14 @@ class Shop:
 
     def expire_leases(self) -> None:
         """Do what time does."""
-        done = self.seller.store._database.submit(
-            lambda connection: connection.execute("UPDATE seller_payment SET lease_until = 0")
-        )
-        done.result()
+        self._write("UPDATE seller_payment SET lease_until = 0")
+
+    def expire_window(self) -> None:
+        """Do what more time does."""
+        self._write("UPDATE seller_payment SET valid_before = 0")
+
+    def _write(self, sql: str) -> None:
+        self.seller.store._database.submit(lambda connection: connection.execute(sql)).result()
 
 
 def pack_raw(data: bytes) -> str:

@@ -683,3 +683,31 @@ def test_A4_no_problem_shows_a_signature(priced: Any) -> None:
     assert priced.send("GET", TARGET, paid).status == 200
     again = priced.send("GET", TARGET, paid)
     assert signature[2:40] not in again.body.decode()
+
+
+def test_an_unknown_payment_that_never_arrived_is_closed_when_its_window_is_long_over(shop: Any) -> None:
+    shop.seller.price(ROUTE, "$0.01", store_response=False)
+    paid = shop.pay("GET", TARGET)
+    shop.facilitator.outcomes = [Unknown("unexpected_settle_error")]
+    assert shop.send("GET", TARGET, paid).status == 402
+    assert shop.send("GET", TARGET, paid).status == 402
+    assert shop.states == ["unknown"]
+    shop.expire_window()
+    got = shop.send("GET", TARGET, paid)
+    assert (got.status, got.header("payment-required")) == (402, "")
+    assert shop.states == ["closed"]
+    assert shop.send("GET", TARGET, paid).header("payment-required")
+    assert shop.seller.store.ledger() == ()
+
+
+def test_a_refused_payment_is_offered_anew_when_its_window_is_long_over(priced: Any) -> None:
+    priced.facilitator.outcomes = [Refused("insufficient_funds")]
+    paid = priced.pay("GET", TARGET)
+    for _ in range(2):
+        got = priced.send("GET", TARGET, paid)
+        assert (got.status, got.header("payment-required")) == (402, "")
+        assert unpack(got.header("payment-response"))["errorReason"] == "insufficient_funds"
+    assert len(priced.facilitator.settled) == 1
+    priced.expire_window()
+    assert priced.send("GET", TARGET, paid).header("payment-required")
+    assert priced.states == ["closed"]

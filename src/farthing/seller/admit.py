@@ -29,6 +29,7 @@ from farthing.seller.answers import (
     problem,
 )
 from farthing.seller.offers import Mismatch, Offered, match_offer, offers_for, payment_required_for
+from farthing.seller.page import UNPAID
 from farthing.seller.payment import Payment
 from farthing.seller.request import Request
 from farthing.seller.settling import settle
@@ -63,7 +64,7 @@ def admit(request: Request, *, networks: Networks = KNOWN, servable: bool = True
     except ConfigError as error:
         return Refuse(problem(500, "price-unusable", "The price can't be computed", str(error)))
     if not request.payments or not servable:
-        return _offer(request, offers, "PAYMENT-SIGNATURE header is required", networks)
+        return _offer(request, offers, UNPAID, networks)
     read = _read(request, offers, networks)
     if isinstance(read, Refuse):
         return read

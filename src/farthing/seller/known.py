@@ -10,6 +10,7 @@ from farthing.flow import Flow
 from farthing.seller.answers import RETRY_AFTER_SECONDS, Answer, problem
 from farthing.seller.settling import (
     DELIVERY_LEASE_SECONDS,
+    HORIZON_SECONDS,
     SETTLE_LEASE_SECONDS,
     receipt_header,
     reconcile,
@@ -22,9 +23,6 @@ from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 
 # How often the handler of a settled payment may fail before a refund is due.
 RUNS_MAX: Final = 3
-# A refused authorisation may still be submitted by somebody until its window ends; clocks differ, and blocks may be
-# replaced for a while after that.
-HORIZON_SECONDS: Final = 900
 
 
 def reply_to(found: Known, relation: Relation) -> Reply:
@@ -59,7 +57,7 @@ def resume(ticket: Ticket, found: Known, reply: Reply, *, now_seconds: int) -> F
         ticket, flow=found.flow, idempotent=found.idempotent, stores_response=found.stores_response
     )
     if reply is Reply.PENDING:
-        return (yield from reconcile(ticket, found.transaction))
+        return (yield from reconcile(ticket, found))
     if reply is Reply.DELIVER and now_seconds <= found.lease_until:
         return Refuse(refusal(found, Reply.IN_PROGRESS))
     source, target = (State.OWED, State.RUNNING) if reply is Reply.RUN else (State.SETTLED, State.SETTLED)

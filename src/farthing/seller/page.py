@@ -13,6 +13,9 @@ from farthing.seller.pricing import PAYMENT_FLOW
 # A page is read by people: the first few offers are enough, and the header has them all.
 _OFFERS_SHOWN: Final = 8
 
+# What a 402 says to who has not paid at all (the specification's own words); a person needs no such reason.
+UNPAID: Final = "PAYMENT-SIGNATURE header is required"
+
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#17181c;--soft:#5d6068;--line:#e3e4e8;--paper:#fff;--back:#f5f5f2;--mark:#b4531f}
 @media(prefers-color-scheme:dark){:root{--ink:#ececf0;--soft:#a0a3ad;--line:#33353c;--paper:#1c1d22;--back:#121317;
@@ -73,7 +76,8 @@ def render_page(message: PaymentRequired, networks: Networks = KNOWN) -> bytes:
     offers = message.accepts[:_OFFERS_SHOWN]
     price = price_in_words(offers[0], networks) if offers else "a payment"
     about = f"<p>{escape(resource.description)}</p>" if resource.description else ""
-    why = f'<p class="why">{escape(message.error)}</p>' if message.error else ""
+    refused = message.error if message.error != UNPAID else None
+    why = f'<p class="why">{escape(refused)}</p>' if refused else ""
     program = escape(_program(resource.url, offers[0].network if offers else ""))
     rows = "".join(_row(each, networks) for each in offers)
     html = (
@@ -101,7 +105,8 @@ def _program(url: str, network: str) -> str:
 from farthing.clients import Buyer, Policy, signer_from_env
 from farthing.clients.httpx import PayingTransport
 
-buyer = Buyer(signer=signer_from_env("BUYER_KEY"), journal="journal.sqlite",
-              policy=Policy(networks=[{network!r}]))
+policy = Policy(networks=[{network!r}])
+buyer = Buyer(signer=signer_from_env("BUYER_KEY"), policy=policy,
+              journal="journal.sqlite")
 with httpx2.Client(transport=PayingTransport(buyer)) as client:
     print(client.get({url!r}).text)"""

@@ -31,16 +31,22 @@ from farthing.seller.answers import (
     problem,
 )
 from farthing.seller.states import PaymentFlow, State
-from farthing.seller.store import Advance, FetchResponse, LedgerEntry, StoredResponse, TakesKeys
+from farthing.seller.store import Advance, FetchResponse, Known, LedgerEntry, StoredResponse, TakesKeys
 from farthing.seller.ticket import Deliver, Refuse, Release, Serve, Ticket
 
 # A facilitator waits for confirmations before it answers; after this the owner is taken for crashed.
 SETTLE_LEASE_SECONDS: Final = 180
 # Time for the answer to go out before another request may take the delivery over.
 DELIVERY_LEASE_SECONDS: Final = 60
+# A refused authorisation may still be submitted by somebody until its window ends; clocks differ, and blocks may be
+# replaced for a while after that.
+HORIZON_SECONDS: Final = 900
 # How a facilitator names the states in which the payment is on chain, or will never be (`docs/facilitator.md`).
 _FOUND_SETTLED: Final = frozenset({"confirmed", "final", "settled"})
 _FOUND_REFUSED: Final = frozenset({"refused"})
+
+# The reason of a payment whose window ended before it was settled, by the protocol's name of it.
+EXPIRED: Final = "invalid_exact_evm_payload_authorization_valid_before"
 
 Held = Literal["held"]
 
@@ -161,7 +167,7 @@ def _unknown(ticket: Ticket, source: State, outcome: Unknown) -> Flow[Refuse]:
     return Refuse(pending(ticket, outcome.transaction))
 
 
-def reconcile(ticket: Ticket, transaction: str) -> Flow[Serve | Deliver | Refuse]:
+def reconcile(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse]:
     """Find out what became of an UNKNOWN payment: ask for it; settle it again only where it never arrived.
 
     The key of the settlement is the payment's id, so that a facilitator that knows keys answers as it did before.
@@ -169,24 +175,26 @@ def reconcile(ticket: Ticket, transaction: str) -> Flow[Serve | Deliver | Refuse
     try:
         status = yield from FindPayment(ticket.payment_id)
     except FacilitatorUnavailable:
-        return Refuse(pending(ticket, transaction))
+        return Refuse(pending(ticket, found.transaction))
     response: StoredResponse | None = None
     if ticket.stores_response and ticket.flow is PaymentFlow.AUTHORIZATION:
         response = yield from FetchResponse(ticket.payment_id)
     if status is None:
-        return (yield from _settle_again(ticket, response, transaction))
+        return (yield from _settle_again(ticket, response, found))
     outcome = _outcome_of(status, ticket)
     return (yield from book(ticket, State.UNKNOWN, outcome, response))
 
 
-def _settle_again(ticket: Ticket, response: StoredResponse | None, transaction: str) -> Flow[Serve | Deliver | Refuse]:
-    if ticket.flow is PaymentFlow.AUTHORIZATION and response is None:
-        # Nothing is left to deliver, so that nothing may be charged.
-        return Refuse(pending(ticket, transaction))
-    if not (yield from TakesKeys()):
-        # Without keys a repeat is refused *because* the payment settled: asking would only blur what is known.
-        return Refuse(pending(ticket, transaction))
+def _settle_again(ticket: Ticket, response: StoredResponse | None, found: Known) -> Flow[Serve | Deliver | Refuse]:
     now_seconds = yield from Now()
+    if now_seconds > found.valid_before + HORIZON_SECONDS and not found.transaction:
+        # The facilitator never had it, and nobody can settle it any more.
+        yield from Advance(ticket.payment_id, ticket.epoch, State.UNKNOWN, State.CLOSED, reason=EXPIRED)
+        return Refuse(refused(ticket.payment_id, ticket.payment.network, ticket.payment.payer, EXPIRED, ""))
+    nothing_to_deliver = ticket.flow is PaymentFlow.AUTHORIZATION and response is None
+    # Without keys a repeat is refused *because* the payment settled: asking would only blur what is known.
+    if nothing_to_deliver or not (yield from TakesKeys()):
+        return Refuse(pending(ticket, found.transaction))
     moved = yield from Advance(
         ticket.payment_id,
         ticket.epoch,

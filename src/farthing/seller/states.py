@@ -95,6 +95,7 @@ AUTHORIZATION_MOVES: Final = (
     Move(State.SETTLED, "lease over: another caller takes the delivery", State.SETTLED),
     Move(State.SETTLED, "all bytes out", State.DELIVERED),
     Move(State.SETTLED, "lease over, no response kept", State.REFUND_DUE),
+    Move(State.UNKNOWN, "window and horizon over, and the facilitator never had it", State.CLOSED),
     Move(State.REFUSED, "window and horizon over", State.CLOSED),
     Move(State.VOID, "verified: claimed again", State.CLAIMED),
     Move(State.VOID, "verified: claimed again, by a route that keeps no response", State.SETTLING),
@@ -122,6 +123,7 @@ UPFRONT_MOVES: Final = (
     Move(State.RUNNING, "failed, cut or lease over; another route, or no runs left", State.REFUND_DUE),
     Move(State.OWED, "the same request again", State.RUNNING),
     Move(State.REFUND_DUE, "refunded", State.REFUNDED),
+    Move(State.UNKNOWN, "window and horizon over, and the facilitator never had it", State.CLOSED),
     Move(State.REFUSED, "window and horizon over", State.CLOSED),
     Move(State.CLOSED, "verified: claimed anew", State.SETTLING),
 )
