@@ -203,6 +203,31 @@ def test_B1_a_refusal_after_unknown_is_no_evidence(buyer: Buyer, manner: Manner)
     assert len(set(sent)) == 1
 
 
+def test_B1_an_open_payment_is_presented_whatever_is_offered_now(buyer: Buyer, manner: Manner) -> None:
+    sent: list[str] = []
+    with pytest.raises(PaymentUnknown):
+        buy(buyer, manner, sent, PaidAnswer(500))
+    for demand in (required(), required(offer(10**12)), required(offer(scheme="other"))):
+        with Exchange(buyer, REQUEST) as exchange:
+            paid: PaidRequest = manner(exchange, exchange.pay(PaymentDemand(demand)))
+            assert (paid.again, paid.header) == (True, sent[0])
+
+
+def test_B1_a_refused_payment_that_leaves_again_is_as_open_as_the_first_time(buyer: Buyer, manner: Manner) -> None:
+    sent: list[str] = []
+    refusal = PaidAnswer(402, response(success=False, transaction="", error_reason="insufficient_funds"))
+    for _ in range(2):
+        with pytest.raises(PaymentRefused):
+            buy(buyer, manner, sent, refusal)
+    with Exchange(buyer, REQUEST) as exchange:
+        manner(exchange, exchange.pay(DEMAND))
+        # Killed here, it must not count as refused: that would give its place back when the window is over.
+        assert [each.state for each in buyer.journal.purchases()] == ["sent"]
+    with pytest.raises(PaymentUnknown):
+        buy(buyer, manner, sent, refusal)
+    assert len(set(sent)) == 1
+
+
 def test_B1_a_person_s_evidence_ends_the_unknown(buyer: Buyer, world: World, manner: Manner) -> None:
     sent: list[str] = []
     with pytest.raises(PaymentUnknown) as caught:

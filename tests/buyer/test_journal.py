@@ -66,6 +66,11 @@ def test_B1_killed_with_a_payment_under_way_the_same_payment_is_presented_again(
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with pytest.raises(PolicyRefused):
             buy(buyer, "other")
+        # Nobody knows what the dead one was told, so a refusal now is no evidence.
+        refusal = PaidAnswer(402, response(success=False, transaction="", error_reason="insufficient_funds"))
+        with pytest.raises(PaymentUnknown) as caught:
+            buy(buyer, "same", refusal)
+        assert caught.value.payment_id == payment_id
         assert buy(buyer, "same") == payment_id
         process.communicate()
         assert [each.state for each in buyer.journal.purchases()] == ["settled", "settled"]

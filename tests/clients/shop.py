@@ -133,6 +133,7 @@ class Shop(ThreadingHTTPServer):
         self.plain: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.seen: list[Seen] = []
         self.transfers: dict[str, int] = {}
+        self.network = NETWORK
         # Behaviours that hang wait for it.
         self.stopped = threading.Event()
 
@@ -152,7 +153,7 @@ class Shop(ThreadingHTTPServer):
 def settle(handler: Handler, signed: SignedPayment) -> None:
     """Take the money and serve."""
     handler.shop.transfer(signed)
-    handler.answer(200, b"the goods", PAYMENT_RESPONSE=response(payer=signed.payer))
+    handler.answer(200, b"the goods", PAYMENT_RESPONSE=response(payer=signed.payer, network=handler.shop.network))
 
 
 def cut(handler: Handler, signed: SignedPayment) -> None:
