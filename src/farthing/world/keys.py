@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NoReturn
 
 from farthing.errors import SignerError
@@ -104,8 +104,12 @@ def signer_from_file(path: str | os.PathLike[str]) -> LocalSigner:
 def signer_handlers(signer: Signer) -> dict[type[Effect[Any]], Any]:
     """The handler of `SignTypedData`, for a `Performer`."""
 
-    def sign(effect: SignTypedData) -> bytes:
-        return signer.sign_typed_data(effect.message)
+    # A signer across a network has a coroutine to await, so that an asynchronous door is not held up.
+    awaited: Callable[[TypedMessage], Coroutine[Any, Any, bytes]] | None = getattr(signer, "signing", None)
+    signing = signer.sign_typed_data if awaited is None else awaited
+
+    def sign(effect: SignTypedData) -> bytes | Coroutine[Any, Any, bytes]:
+        return signing(effect.message)
 
     return {SignTypedData: sign}
 
