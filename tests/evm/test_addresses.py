@@ -46,6 +46,7 @@ def test_mixed_case_with_one_letter_turned_is_refused(address: bytes, at: int) -
         USDC[:-1] + "g",
         USDC[:-2] + "  ",
         USDC[:-1] + " ",
+        "0x" + "12" * 19 + "  ",
         " " + USDC[1:],
         USDC[:-1] + "\uff13",  # full-width digit
         USDC[:-1] + "\u0663",  # Arabic digit
