@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.buyer.policy import Policy, host_matches, utc_day, value_of
+from farthing.buyer.policy import (
+    PER_REQUEST_DEFAULT,
+    TOTAL_DEFAULT,
+    WINDOW_MAX_DEFAULT_SECONDS,
+    Policy,
+    host_matches,
+    utc_day,
+    value_of,
+)
 from farthing.errors import ConfigError, PriceError
 from farthing.networks import KNOWN
 
@@ -119,3 +128,11 @@ def test_a_value_is_never_less_than_what_is_paid(amount: int, decimals: int) -> 
     exact = amount * 10**18
     value = value_of(amount, decimals) * 10**decimals
     assert exact <= value < exact + 10**decimals
+
+
+def test_the_defaults_are_those_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "buyer.md").read_text("utf-8")
+    assert '| `per_request` | the most that one request may cost | `"$0.10"` |' in page
+    assert '| `"$1"` where `per_day` isn\'t named either |' in page
+    assert "a longer offer is refused | 3600 |" in page
+    assert (PER_REQUEST_DEFAULT, TOTAL_DEFAULT, WINDOW_MAX_DEFAULT_SECONDS) == ("$0.10", "$1", 3600)
