@@ -711,3 +711,18 @@ def test_a_refused_payment_is_offered_anew_when_its_window_is_long_over(priced: 
     priced.expire_window()
     assert priced.send("GET", TARGET, paid).header("payment-required")
     assert priced.states == ["closed"]
+
+
+@pytest.mark.parametrize("store_response", [True, False])
+def test_A1_a_response_that_nobody_will_get_is_not_kept(shop: Any, *, store_response: bool) -> None:
+    shop.seller.price(ROUTE, "$0.01", store_response=store_response)
+    shop.work.chunks = [b"x" * 100_000]
+    folder = shop.seller.store.spool_folder
+    spooled: list[int] = []
+    shop.facilitator.on_settle = lambda: spooled.append(len(list(folder.iterdir())))
+    shop.facilitator.outcomes = [Refused("insufficient_funds")]
+    got = shop.buy("GET", TARGET)
+    assert got.status == 402
+    shop.seller.store.flush()
+    assert spooled == [1]
+    assert list(folder.iterdir()) == []

@@ -106,7 +106,8 @@ class PaymentMiddleware:
         if isinstance(request, Answer):
             await _send_answer(send, request, head=method == "HEAD")
             return
-        verdict = await self._uncut(self.seller.admit(request, servable=match.servable), _orphaned_verdict)
+        admitting = self.seller.admit(request, servable=match.servable)
+        verdict = await (self._uncut(admitting, _orphaned_verdict) if payments else self.drive(admitting))
         if isinstance(verdict, Refuse):
             await _send_answer(send, verdict.answer, head=method == "HEAD")
         elif isinstance(verdict, Deliver):
@@ -320,6 +321,8 @@ class _Holding:
             response = self._body.store(self._status, self._headers)
         conclusion = await self._door.conclude(conclude(ticket, response))
         if isinstance(conclusion, Refuse):
+            if not ticket.stores_response:
+                self._body.discard()
             await _send_answer(self._send, conclusion.answer)
             return
         if ticket.stores_response and await self._receive.client_has_gone():

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from wsgiref.util import FileWrapper
 
 from farthing.flow import Flow, drive
@@ -118,31 +118,34 @@ class PaidWSGI:
     def _hold(self, ticket: Ticket, match: Priced, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Run the work whole, settle, and send its answer."""
         folder = self.seller.store.spool_folder
-        held = _Held(HeldBody(folder, f"{ticket.payment_id}-{ticket.epoch}"))
+        body = HeldBody(folder, f"{ticket.payment_id}-{ticket.epoch}")
+        held = _Held(body)
         token = current.set(Passed(ticket.payment, match.route.mark))
         try:
             held.run(self.app, environ)
         except ResponseTooLarge as error:
-            held.body.discard()
+            body.discard()
             self.drive(abandon(ticket))
             log.warning("%s: %s", match.route.name, error)
             detail = f"The answer is too large to be held until it is settled. Nothing was charged. {error}"
             return _send(start_response, problem(500, "response-too-large", "The answer is too large", detail))
         except BaseException:
-            held.body.discard()
+            body.discard()
             self.drive(abandon(ticket))
             raise
         finally:
             current.reset(token)
         if not succeeded(held.status):
             self.drive(abandon(ticket))
-            response = held.body.store(held.status, held.headers, durable=False)
+            response = body.store(held.status, held.headers, durable=False)
             kept = [each for each in held.headers if each[0].lower() != PAYMENT_RESPONSE.lower()]
             start_response(held.status_line, kept)
-            return _Sending(body_of(response, folder), held.body.discard)
-        response = held.body.store(held.status, held.headers, durable=ticket.stores_response)
+            return _Sending(body_of(response, folder), body.discard)
+        response = body.store(held.status, held.headers, durable=ticket.stores_response)
         conclusion = self.drive(conclude(ticket, response))
         if isinstance(conclusion, Refuse):
+            if not ticket.stores_response:
+                body.discard()
             return _send(start_response, conclusion.answer)
         deliver = Deliver(ticket, response, conclusion.settlement)
         return self._deliver(deliver, start_response, held.status_line)
@@ -193,9 +196,8 @@ class PaidWSGI:
         name = "access-control-request-headers"
         for _, value in preflight.probe_headers([(name, headers[name])] if name in headers else ()):
             asked["HTTP_ACCESS_CONTROL_REQUEST_HEADERS"] = value
-        held = _Held(HeldBody(self.seller.store.spool_folder, "preflight"))
+        held = _Held(_Unread())
         held.run(self.app, asked)
-        held.body.discard()
         return preflight.preflight_answer(held.status, held.headers)
 
     def drive(self, flow: Flow[T]) -> T:
@@ -203,10 +205,21 @@ class PaidWSGI:
         return drive(flow, self.seller.performer.blocking)
 
 
+class _Body(Protocol):
+    def write(self, chunk: bytes) -> object: ...
+
+
+class _Unread:
+    """Takes a body that nobody reads."""
+
+    def write(self, chunk: bytes) -> None:
+        pass
+
+
 class _Held:
     """Runs an application to its end and keeps all that it answers."""
 
-    def __init__(self, body: HeldBody) -> None:
+    def __init__(self, body: _Body) -> None:
         self.body = body
         self.status = 0
         self.status_line = ""

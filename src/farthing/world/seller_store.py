@@ -79,6 +79,9 @@ LEDGER: Final = (
 # A page of the books that a person reads; whoever wants more asks the file.
 LIST_MAX: Final = 1_000
 
+# A response that nobody will be given is not kept: it would only take room.
+_NOTHING_TO_DELIVER: Final = frozenset({State.REFUSED, State.CLOSED, State.REFUND_DUE, State.VOID, State.ABORTED})
+
 _headers_decoder = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 
 
@@ -117,7 +120,13 @@ class SellerStore:
         if not allowed(effect.source, effect.target):
             message = f"the seller's table has no move from {effect.source} to {effect.target}"
             raise StoreError(message)
-        return self._database.submit(lambda connection: _advance(connection, effect))
+        if effect.target not in _NOTHING_TO_DELIVER:
+            return self._database.submit(lambda connection: _advance(connection, effect))
+        kept = self.fetch_response(FetchResponse(effect.payment_id))
+        moved = self._database.submit(lambda connection: _advance_and_drop(connection, effect))
+        if kept is not None and kept.spool:
+            moved.add_done_callback(lambda done: self._unspool_if(done, kept.spool))
+        return moved
 
     def fetch_response(self, effect: FetchResponse) -> StoredResponse | None:
         """Fetch a kept response; None also where its spool file has gone."""
@@ -156,6 +165,11 @@ class SellerStore:
         )
         rows = self._database.read(lambda connection: connection.execute(query).fetchall())
         return tuple(_entry(row) for row in rows)
+
+    def _unspool_if(self, moved: Future[bool], name: str) -> None:
+        with contextlib.suppress(Exception):
+            if moved.result():
+                (self.spool_folder / name).unlink()
 
     def _unspool(self, noted: Future[str]) -> None:
         with contextlib.suppress(Exception):  # a file that stays costs room, not money
@@ -271,6 +285,13 @@ def _advance(connection: sqlite3.Connection, effect: Advance) -> bool:
         row = (entry.transaction, entry.network, entry.asset, entry.payer, entry.pay_to, str(entry.amount))
         connection.execute(POST, (effect.payment_id, *row, entry.posted_at))
     return True
+
+
+def _advance_and_drop(connection: sqlite3.Connection, effect: Advance) -> bool:
+    moved = _advance(connection, effect)
+    if moved:
+        connection.execute(DROP_RESPONSE, (effect.payment_id,))
+    return moved
 
 
 def _nothing(_connection: sqlite3.Connection) -> None:
