@@ -105,7 +105,7 @@ assert toml.startswith("[a]")
         "```python\nthis is no python\n```\n",
         "<!-- check\nassert 1 == 2\n-->\n",
         "```toml\na =\n```\n",
-        '```json\n{"a": …}\n```\n',
+        '```json\n{"a": }\n```\n',
         "<!-- not run: -->\n```python\n1\n```\n",
     ],
 )
