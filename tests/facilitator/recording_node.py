@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Self
+from collections.abc import Callable
+from typing import Any, Self
 
 import msgspec
 from aiohttp import web
@@ -20,6 +21,8 @@ class RecordingNode:
         # 503 to whatever is asked; and a method whose answer is lost on the way, and after it all others.
         self.broken = False
         self.swallow: str = ""
+        # Called with each batch's calls before they go on to the devnet.
+        self.before: Callable[[list[dict[str, Any]]], None] = lambda _calls: None
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -40,6 +43,7 @@ class RecordingNode:
         calls = calls if isinstance(calls, list) else [calls]
         methods = [call["method"] for call in calls]
         self.batches.append(methods)
+        self.before(calls)
         if self.broken:
             return web.Response(status=503, text="out of order")
         answer = await asyncio.to_thread(self.devnet.post, body)

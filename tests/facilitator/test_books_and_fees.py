@@ -16,6 +16,7 @@ from farthing.facilitator.states import PAYMENT, TRANSACTION
 from farthing.facilitator.store import (
     AcquireLease,
     Confirmed,
+    GivePlaceUp,
     Mined,
     OpenWallet,
     PaymentBody,
@@ -24,6 +25,8 @@ from farthing.facilitator.store import (
     RecordChain,
     RecordPayment,
     Refused,
+    TakePlace,
+    Tell,
 )
 from farthing.ledger.accounts import GAS, PAYEE, PAYER, WALLET, Account, LedgerError, read_account
 from farthing.ledger.transfers import Transfer, balances, imbalance
@@ -64,13 +67,14 @@ def test_an_accounts_name_is_read_back(kind: str, owner: str) -> None:
 
 def test_what_does_not_balance_is_not_booked() -> None:
     payer, payee = Account(PAYER, NETWORK, "0xt", "0xa"), Account(PAYEE, NETWORK, "0xt", "0xb")
-    for changes in (
+    mistakes: tuple[dict[str, Any], ...] = (
         {"amount": 0},
         {"amount": AMOUNT_MAX + 1},
         {"credit": Account(PAYEE, "eip155:1", "0xt", "0xb")},
         {"credit": Account(PAYEE, NETWORK, "0xother", "0xb")},
         {"credit": payer},
-    ):
+    )
+    for changes in mistakes:
         with pytest.raises(LedgerError):
             Transfer(**{"transfer_id": "t", "debit": payer, "credit": payee, "amount": 1, **changes})
     with pytest.raises(LedgerError):
@@ -175,6 +179,53 @@ def test_a_move_is_made_once_whoever_makes_it(tmp_path: Path) -> None:
         refused = Refused("pay_1", "no", "")
         change_of_mind = RecordChain(network=NETWORK, wallet=WALLET_ADDRESS, now_seconds=4, refused=(refused,))
         assert perform(change_of_mind).refused == frozenset()
+    finally:
+        store.close()
+
+
+def test_F1_a_place_is_free_where_it_was_given_up_or_its_holder_died_untold(tmp_path: Path) -> None:
+    store = FacilitatorStore(tmp_path / "facilitator.sqlite3")
+    perform = Performer(store.handlers()).blocking
+    later = 10**6
+
+    def take(payment_id: str, claimant: str, *, caller: str = "shop", now_seconds: int = later) -> bool:
+        effect = TakePlace(payment_id, caller, "", claimant, now_seconds=now_seconds, claim_until=later + 60)
+        return perform(effect) is not None
+
+    def put(payment_id: str, **changes: Any) -> None:
+        fields = {"caller": "shop", "claimant": "first", "claim_until": 60, **changes}
+        perform(RecordPayment(record(payment_id=payment_id, **fields), PaymentBody(b"{}", b"{}")))
+
+    def confirm(payment_id: str, *, live: frozenset[str]) -> None:
+        lease = perform(AcquireLease(NETWORK, WALLET_ADDRESS, "me", now_seconds=0, until_seconds=10))
+        perform(OpenWallet(NETWORK, WALLET_ADDRESS, lease.epoch, 0))
+        assert perform(PlanTransactions(NETWORK, WALLET_ADDRESS, lease.epoch, 1, (payment_id,)))
+        confirmed = (Confirmed(payment_id, "0xt", 101, "0xb", 0),)
+        perform(RecordChain(network=NETWORK, wallet=WALLET_ADDRESS, now_seconds=2, live=live, confirmed=confirmed))
+
+    try:
+        put("pay_told")
+        confirm("pay_told", live=frozenset({"first"}))
+        assert not take("pay_told", "second")
+        assert not perform(GivePlaceUp("pay_told", "first"))
+
+        put("pay_died")
+        confirm("pay_died", live=frozenset())
+        assert not take("pay_died", "second", now_seconds=60)
+        assert not take("pay_died", "second", caller="other")
+        assert take("pay_died", "second")
+        assert not take("pay_died", "third", now_seconds=later + 61)
+        assert not perform(Tell("pay_died", "first"))
+
+        put("pay_given_up")
+        assert not perform(GivePlaceUp("pay_given_up", "another"))
+        assert perform(GivePlaceUp("pay_given_up", "first"))
+        assert take("pay_given_up", "second", now_seconds=0)
+        assert not take("pay_given_up", "third", now_seconds=0)
+
+        # Recorded under a key it is told to that key alone, for ever.
+        put("pay_keyed", idempotency_key="k")
+        assert not take("pay_keyed", "second")
     finally:
         store.close()
 

@@ -204,7 +204,8 @@ def test_A4_no_secret_is_in_a_log_a_metric_or_a_page(pyevm: Any) -> None:
         async with served(service, TOKENS) as client:
             payment = pyevm.payment()
             body = msgspec.json.decode(payment.body)
-            secrets.append(body["paymentPayload"]["payload"]["signature"].removeprefix("0x"))
+            # r and s, which calldata and transactions hold too
+            secrets.append(body["paymentPayload"]["payload"]["signature"][2:130])
             requests = [("POST", "/verify"), ("POST", "/settle"), ("POST", "/settle"), ("GET", "/healthz")]
             for method, path in [*requests, ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/supported")]:
                 pages.append((await client.request(method, path, content=payment.body, headers=AUTHORIZED)).text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +32,31 @@ GWEI = 10**9
 def state_of(service: FacilitatorService) -> str:
     (record,) = service.books.payments()
     return record.state
+
+
+def test_F2_signed_bytes_are_in_the_store_before_they_are_broadcast(pyevm: Any, recording_node: Any) -> None:
+    stored: list[bool] = []
+
+    def look(calls: list[dict[str, Any]]) -> None:
+        for call in calls:
+            if call["method"] == "eth_sendRawTransaction":
+                at = sqlite3.connect(pyevm.folder / "facilitator.sqlite3")
+                rows = at.execute("SELECT 1 FROM transaction_versions WHERE raw = ?", call["params"]).fetchall()
+                stored.append(bool(rows))
+                at.close()
+
+    async def run() -> None:
+        async with recording_node(pyevm.devnet) as node:
+            node.before = look
+            config = pyevm.config_text.replace(pyevm.devnet.url, node.url)
+            async with pyevm.service(config=config) as service:
+                settled = await asyncio.gather(
+                    *(service.settle(*pyevm.payment(), idempotency_key="k") for _ in range(3))
+                )
+                assert all(isinstance(each, Settled) for each in settled)
+
+    asyncio.run(run())
+    assert stored == [True] * 3
 
 
 def test_a_stuck_transaction_is_replaced_with_the_same_nonce_under_the_cap(pyevm: Any, eventually: Any) -> None:

@@ -269,6 +269,10 @@ def test_F7_what_is_not_as_required_is_refused_with_the_protocols_code(pyevm: An
                 outcome = await service.settle(payment.payload, requirements, idempotency_key="k")
                 assert isinstance(outcome, Refused)
                 assert outcome.reason == code
+            elsewhere = pyevm.payment(requirements=pyevm.requirements(asset=pyevm.devnet.multicall3))
+            verdict = await service.verify(*elsewhere)
+            assert verdict.invalid_reason == "invalid_payment_requirements"
+            assert "does not settle the asset" in (verdict.invalid_message or "")
             poor = pyevm.payment(requirements=pyevm.requirements(amount=str(101 * 10**6)))
             assert (await service.verify(*poor)).invalid_reason == "insufficient_funds"
             forged = pyevm.payment(from_=parse_address(pyevm.payee.address))
