@@ -288,3 +288,18 @@ def test_S5_unprintable_ends_of_a_path_are_what_starlette_passes_over(seller: An
     seller.price("GET /premium", "$1")
     assert call(PaymentMiddleware(app, seller=seller), "GET", "/premium%0a").status == 402
     assert bell.rung == ["GET"]
+
+
+def test_S5_a_handler_that_is_priced_for_some_of_its_methods_is_named_at_start_up(
+    seller: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    seller.price("GET /premium", "$1")
+    seller.price("GET /item/{name}", "$1")
+    seller.price("GET /form", "$1")
+    call(PaymentMiddleware(starlette_app(Bell()), seller=seller), "GET", "/free")
+    app = Flask("half")
+    app.add_url_rule("/form", "form", lambda: "secret", methods=["GET", "POST"])
+    wcall(PaidWSGI(app, seller), "GET", "/free")
+    said = [record.getMessage() for record in caplog.records]
+    assert [each.split()[0] for each in said] == ["/premium", "/form"]
+    assert "runs free for POST:" in said[1]

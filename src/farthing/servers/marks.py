@@ -53,12 +53,12 @@ class Passed(msgspec.Struct, frozen=True):
     mark: object
 
 
-class MarkedRoute(msgspec.Struct, frozen=True):
-    """A route whose handler is marked."""
+class AppRoute(msgspec.Struct, frozen=True):
+    """A route of an application; `mark` is its handler's, if it has one. `*` stands for any method."""
 
     methods: frozenset[str]
     pattern: str
-    mark: Mark
+    mark: Mark | None
 
 
 current: ContextVar[Passed | None] = ContextVar("farthing_payment", default=None)
@@ -111,8 +111,8 @@ def _check(mark: Mark, function: Callable[..., Any]) -> None:
         raise Unpaid(message)
 
 
-def marked_routes(app: object) -> Iterator[MarkedRoute]:
-    """Find the routes of marked handlers, by what applications of the known frameworks show of themselves."""
+def app_routes(app: object) -> Iterator[AppRoute]:
+    """Find the routes of an application, by what applications of the known frameworks show of themselves."""
     url_map = getattr(app, "url_map", None)
     if url_map is not None:
         yield from _flask_routes(app, url_map)
@@ -125,7 +125,7 @@ def marked_routes(app: object) -> Iterator[MarkedRoute]:
     yield from _walk(getattr(app, "routes", None) or (), "", 0)
 
 
-def _walk(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[MarkedRoute]:
+def _walk(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[AppRoute]:
     if depth > _DEPTH_MAX:
         return
     for route in _flat(routes):
@@ -133,13 +133,13 @@ def _walk(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[MarkedRout
         handlers = getattr(route, "route_handlers", None)
         if handlers is not None:  # Litestar
             for handler in handlers:
-                mark = getattr(getattr(handler, "fn", None), _ATTRIBUTE, None)
-                if isinstance(mark, Mark):
-                    yield MarkedRoute(_methods(getattr(handler, "http_methods", None)), path, mark)
+                yield AppRoute(
+                    _methods(getattr(handler, "http_methods", None)), path, _mark_of(getattr(handler, "fn", None))
+                )
             continue
-        mark = getattr(getattr(route, "endpoint", None), _ATTRIBUTE, None)
-        if isinstance(mark, Mark):
-            yield MarkedRoute(_methods(getattr(route, "methods", None)), path, mark)
+        endpoint = getattr(route, "endpoint", None)
+        if endpoint is not None:
+            yield AppRoute(_methods(getattr(route, "methods", None)), path, _mark_of(endpoint))
         inner = getattr(getattr(route, "route", route), "routes", None)
         if inner:
             yield from _walk(inner, path.rstrip("/"), depth + 1)
@@ -151,12 +151,15 @@ def _flat(routes: Iterable[Any]) -> Iterable[Any]:
     return routes if expand is None else cast("Iterable[Any]", expand(tuple(routes)))
 
 
-def _flask_routes(app: object, url_map: Any) -> Iterator[MarkedRoute]:
+def _flask_routes(app: object, url_map: Any) -> Iterator[AppRoute]:
     views = cast("dict[str, Any]", getattr(app, "view_functions", {}))
     for rule in url_map.iter_rules():
-        mark = getattr(views.get(rule.endpoint), _ATTRIBUTE, None)
-        if isinstance(mark, Mark):
-            yield MarkedRoute(_methods(rule.methods), str(rule.rule), mark)
+        yield AppRoute(_methods(rule.methods), str(rule.rule), _mark_of(views.get(rule.endpoint)))
+
+
+def _mark_of(handler: object) -> Mark | None:
+    mark = getattr(handler, _ATTRIBUTE, None)
+    return mark if isinstance(mark, Mark) else None
 
 
 def _methods(methods: Iterable[object] | None) -> frozenset[str]:

@@ -39,6 +39,9 @@ from farthing.seller.answers import Answer, problem
 from farthing.seller.pricing import PriceLike, Terms, Way, at, make_way
 from farthing.seller.request import URL_MAX_CHARS, Request, check_base_url, offered_url
 from farthing.seller.routes import (
+    ANY_METHOD,
+    KNOWN_METHODS,
+    Free,
     Match,
     Priced,
     Route,
@@ -48,7 +51,7 @@ from farthing.seller.routes import (
 )
 from farthing.seller.states import PaymentFlow
 from farthing.seller.ticket import Verdict
-from farthing.servers.marks import Mark, marked_routes, paid_mark
+from farthing.servers.marks import AppRoute, Mark, app_routes, paid_mark
 from farthing.servers.verifying import Verifying
 from farthing.world.performers import Performer, system_handlers
 from farthing.world.seller_store import SellerStore
@@ -191,17 +194,29 @@ class Seller:
 
         The doors do this by themselves when the application starts; call it after adding routes later.
         """
-        if not self._marks:
-            return
         with self._lock:
-            for found in marked_routes(app):
+            routes = tuple(app_routes(app))
+            for found in routes:
                 key = (",".join(sorted(found.methods)), found.pattern, id(found.mark))
-                if found.mark in self._marks and key not in self._learnt:
+                if found.mark is not None and found.mark in self._marks and key not in self._learnt:
                     self._learnt.add(key)
                     self._add(found.methods, found.pattern, found.mark)
             missing = [mark.where for mark in self._marks if not any(key[2] == id(mark) for key in self._learnt)]
+            half = [(found.pattern, free) for found in routes if (free := self._free_methods(found))]
+        for pattern, free in half:
+            log.warning(
+                "%s has a price for some methods, and its handler runs free for %s: name them all, or '*'",
+                pattern,
+                free,
+            )
         for where in missing:
             log.error("%s: this handler is marked as paid and has no route here; it refuses to run", where)
+
+    def _free_methods(self, route: AppRoute) -> str:
+        """Name the methods of one handler that have no price while others of the same handler have."""
+        methods = route.methods if ANY_METHOD not in route.methods else KNOWN_METHODS - {"HEAD", "OPTIONS"}
+        free = [each for each in sorted(methods) if isinstance(self.routes.match(each, route.pattern), Free)]
+        return ", ".join(free) if len(free) < len(methods) else ""
 
     def match(self, method: str, path: str, root_path: str, query: str, headers: Mapping[str, str]) -> Match:
         """Say what a request costs, before anything of it is read."""
