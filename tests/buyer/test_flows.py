@@ -12,7 +12,7 @@ import pytest
 from shop import NETWORK, SIGNER, offer, required, response
 
 from farthing.buyer import PaidAnswer, PaidRequest, PaymentDemand, Policy, Receipt, RequestFacts, describe_request
-from farthing.buyer.journal import RecordPayment, Reserve
+from farthing.buyer.journal import RecordPayment, Release, Reserve
 from farthing.clients import Buyer
 from farthing.clients.buyer import Exchange
 from farthing.errors import LocalProtocolError, PaymentRefused, PaymentUnknown, PolicyRefused, SignerError, StoreError
@@ -159,6 +159,20 @@ def test_a_signer_that_fails_gives_the_place_back(tmp_path: Path) -> None:
             exchange.blocking(exchange.pay(DEMAND))
         (entry,) = buyer.journal.purchases()
         assert (entry.state, entry.reason, buyer.journal.used()) == ("released", "SignerError", 0)
+
+
+def test_B2_a_payment_whose_reservation_is_gone_is_not_sent(buyer: Buyer, world: World, manner: Manner) -> None:
+    def sign_slowly(effect: SignTypedData) -> bytes:
+        # Somebody takes this process for dead, and gives its place away.
+        (entry,) = buyer.journal.purchases()
+        assert world.real.blocking(Release(entry.purchase_id, "cut", world.now))
+        return SIGNER.sign_typed_data(effect.message)
+
+    world.real = world.real.with_({SignTypedData: sign_slowly})
+    sent: list[str] = []
+    with pytest.raises(PolicyRefused) as caught:
+        buy(buyer, manner, sent)
+    assert (caught.value.reason, sent, buyer.journal.used()) == ("reservation_lost", [], 0)
 
 
 def test_B1_the_unknown_keeps_its_place_and_the_refused_until_its_window_is_over(
