@@ -166,7 +166,8 @@ def test_B2_a_payment_whose_reservation_is_gone_is_not_sent(buyer: Buyer, world:
         # Somebody takes this process for dead, and gives its place away.
         (entry,) = buyer.journal.purchases()
         assert world.real.blocking(Release(entry.purchase_id, "cut", world.now))
-        return SIGNER.sign_typed_data(effect.message)
+        signature: bytes = SIGNER.sign_typed_data(effect.message)
+        return signature
 
     world.real = world.real.with_({SignTypedData: sign_slowly})
     sent: list[str] = []
