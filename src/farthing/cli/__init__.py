@@ -10,6 +10,7 @@ from farthing import __version__
 from farthing.cli.demo import demo
 from farthing.cli.devnet import devnet
 from farthing.cli.facilitator import facilitator
+from farthing.cli.key import key
 from farthing.errors import FarthingError
 
 # As shells and `sysexits` have it: 2 for a mistake in how the command was called or configured, 130 for Ctrl-C.
@@ -23,14 +24,18 @@ app = typer.Typer(
     epilog="Start with: farthing demo",
     no_args_is_help=True,
     rich_markup_mode=None,
+    # A traceback is Python's own: one with local variables would show keys (SAFETY B7).
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo)
 app.command("devnet")(devnet)
 app.command("facilitator")(facilitator)
+app.add_typer(key)
 
 # Which extra brings a module that a command may miss.
 _EXTRA_OF_MODULE = {
+    "Crypto": "keys",
     "aiohttp": "seller",
     "eth": "devnet",
     "eth_account": "devnet",

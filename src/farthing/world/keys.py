@@ -103,7 +103,6 @@ def signer_from_file(path: str | os.PathLike[str]) -> LocalSigner:
 
 def signer_handlers(signer: Signer) -> dict[type[Effect[Any]], Any]:
     """The handler of `SignTypedData`, for a `Performer`."""
-
     # A signer across a network has a coroutine to await, so that an asynchronous door is not held up.
     awaited: Callable[[TypedMessage], Coroutine[Any, Any, bytes]] | None = getattr(signer, "signing", None)
     signing = signer.sign_typed_data if awaited is None else awaited

@@ -103,12 +103,12 @@ class Keystore:
         """Name the folder."""
         return f"Keystore({str(self.folder)!r})"
 
-    def keys(self) -> list[StoredKey]:
-        """List the keys, by name."""
+    def entries(self) -> list[StoredKey]:
+        """List the keys, by name; one whose file can't be read has no address here."""
         if not self.folder.is_dir():
             return []
         names = sorted(path.stem for path in self.folder.glob("*.json") if _NAME.match(path.stem))
-        return [self.find(name) for name in names]
+        return [self._find_or_name(name) for name in names]
 
     def find(self, name: str) -> StoredKey:
         """Give the address of the key `name`, without a passphrase."""
@@ -117,6 +117,12 @@ class Keystore:
             return StoredKey(name, checksum_address(bytes.fromhex(address.removeprefix("0x"))) if address else "")
         except ValueError:
             raise SignerError(f"The file of the key {name} has no readable address.") from None
+
+    def _find_or_name(self, name: str) -> StoredKey:
+        try:
+            return self.find(name)
+        except SignerError:
+            return StoredKey(name, "")
 
     def document(self, name: str) -> bytes:
         """Read the encrypted file of the key `name`, as it is."""
@@ -149,9 +155,8 @@ class Keystore:
 
     def add_document(self, name: str, document: bytes, passphrase: str) -> StoredKey:
         """Store a key out of an encrypted file from elsewhere, encrypted anew under the same passphrase."""
-        opened = _decrypt(_read_document(document, "the file given"), passphrase)
-        stored = opened if isinstance(opened, str) else self._store(name, opened, passphrase)
-        del opened, passphrase
+        stored = self._store_again(name, document, passphrase)
+        del passphrase
         return _told(stored)
 
     def signer(self, name: str, passphrase: str) -> LocalSigner:
@@ -166,6 +171,13 @@ class Keystore:
         opened = self._opened(name, passphrase)
         del passphrase
         return "0x" + _told(opened).hex()
+
+    def _store_again(self, name: str, document: bytes, passphrase: str) -> StoredKey | str:
+        try:
+            opened = _decrypt(_read_document(document, "the file given"), passphrase)
+        except SignerError as error:
+            return str(error)
+        return opened if isinstance(opened, str) else self._store(name, opened, passphrase)
 
     def _opened(self, name: str, passphrase: str) -> bytes | str:
         try:
@@ -189,7 +201,8 @@ class Keystore:
             return "This is no private key: 64 hexadecimal digits are, with or without 0x."
         try:
             path = self._path(name)
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.folder.parent, self.folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write_new(path, _encrypt(secret, passphrase, address))
         except SignerError as error:
             return str(error)
@@ -279,8 +292,8 @@ def _derive(crypto: _Crypto, passphrase: str) -> bytes | str:  # noqa: PLR0911 -
             memory_bytes = 128 * params.n * params.r
             if params.n & (params.n - 1) or memory_bytes > SCRYPT_MEMORY_MAX_BYTES:
                 return (
-                    f"The key can't be opened: its scrypt asks for n={params.n}, r={params.r}; a power of two is meant, "
-                    f"and {SCRYPT_MEMORY_MAX_BYTES} bytes of memory are the limit."
+                    f"The key can't be opened: its scrypt asks for n={params.n}, r={params.r}; n is a power of 2, and "
+                    f"{SCRYPT_MEMORY_MAX_BYTES} bytes of memory are the limit."
                 )
             return _scrypt(params, passphrase)
         if crypto.kdf == "pbkdf2":
@@ -292,7 +305,7 @@ def _derive(crypto: _Crypto, passphrase: str) -> bytes | str:  # noqa: PLR0911 -
             return hashlib.pbkdf2_hmac("sha256", passphrase.encode(), _bytes(rounds.salt), rounds.c, rounds.dklen)
     except (msgspec.ValidationError, ValueError):
         return "The key can't be opened: the parameters of its key derivation can't be used."
-    return f"The key can't be opened: its key derivation is {crypto.kdf[:32]!a}, and only scrypt and pbkdf2 are known here."
+    return f"The key can't be opened: its function is {crypto.kdf[:32]!a}; scrypt and pbkdf2 are known here."
 
 
 def _scrypt(params: _Scrypt, passphrase: str) -> bytes:
