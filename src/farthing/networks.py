@@ -8,8 +8,8 @@ The tables are values. A program that knows more networks or tokens makes a tabl
 (`KNOWN.with_token(…)`) and hands it on; nothing here is changed in place.
 
 Sources: the tokens are those of the default asset table of the official packages (PyPI `x402` 2.25.0, npm
-`@x402/evm` 2.27.0; `tests/test_networks.py` compares), the version 1 names those of their tables for version 1.
-Names, native currencies and chain ids are those of the registry of EIP-155 chains (ethereum-lists/chains).
+`@x402/evm` 2.27.0; `tests/evm/test_networks.py` compares), the version 1 names those of their tables for version 1.
+Confirmations and block times are our own choice, made with caution: an operator's configuration overrides them.
 """
 
 from __future__ import annotations
