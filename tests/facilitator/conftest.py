@@ -54,7 +54,7 @@ class Party(NamedTuple):
         return self.key.address
 
 
-def new_party() -> Party:
+def make_party() -> Party:
     secret = secrets.token_bytes(32)
     return Party(PrivateKey(secret), "0x" + secret.hex())
 
@@ -78,7 +78,7 @@ class World:
     def __init__(self, devnet: Devnet, folder: Path) -> None:
         self.devnet = devnet
         self.folder = folder
-        self.payer, self.payee, self.wallet = new_party(), new_party(), new_party()
+        self.payer, self.payee, self.wallet = make_party(), make_party(), make_party()
         devnet.faucet(self.payer.address, usdc=100)
         devnet.faucet(self.wallet.address, eth=10)
 
@@ -194,3 +194,8 @@ def new_world() -> type[World]:
 @pytest.fixture(scope="session")
 def recording_node() -> Any:
     return RecordingNode
+
+
+@pytest.fixture(scope="session")
+def new_party() -> Callable[[], Party]:
+    return make_party

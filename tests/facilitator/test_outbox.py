@@ -23,6 +23,7 @@ from farthing.protocol.facilitator import Refused, Settled, Unknown
 from farthing.services.facilitator import FacilitatorService, read_config
 from farthing.services.facilitator.lane import Pace
 from farthing.world.facilitator_store import FacilitatorStore
+from farthing.world.loop import run_blocking
 from farthing.world.performers import Performer
 
 AMOUNT = 12_345
@@ -101,7 +102,9 @@ def test_the_fee_never_goes_over_the_cap_and_payments_wait_for_a_lower_base_fee(
     asyncio.run(run())
 
 
-def test_a_foreign_transaction_on_the_wallets_nonce_stops_the_wallet(pyevm: Any, eventually: Any) -> None:
+def test_a_foreign_transaction_on_the_wallets_nonce_stops_the_wallet(
+    pyevm: Any, eventually: Any, new_party: Any
+) -> None:
     async def run() -> None:
         async with pyevm.service(settle_timeout_seconds=1) as service:
             lane = service.lanes[pyevm.devnet.network]
@@ -133,9 +136,43 @@ def test_a_foreign_transaction_on_the_wallets_nonce_stops_the_wallet(pyevm: Any,
             waiting = await service.settle(*pyevm.payment(), idempotency_key="k2")
             assert isinstance(waiting, Unknown)
             assert waiting.transaction == ""
+        assert pyevm.balance(pyevm.payee) == 0
+        # With a new wallet on the same store both payments go on.
+        pyevm.wallet = new_party()
+        pyevm.devnet.faucet(pyevm.wallet.address, eth=10)
+        async with pyevm.service() as service:
+            await eventually(lambda: len(service.books.payments(state="confirmed")) == 2)
 
     asyncio.run(run())
-    assert pyevm.balance(pyevm.payee) == 0
+    assert pyevm.balance(pyevm.payee) == 2 * AMOUNT
+
+
+def test_a_wallet_without_gas_is_seen_in_the_health_and_goes_on_when_funded(
+    pyevm: Any, eventually: Any, new_party: Any
+) -> None:
+    async def run() -> None:
+        pyevm.wallet = new_party()
+        pace = Pace(rebroadcast_seconds=0, work_seconds=0.05)
+        async with pyevm.service(pace=pace) as service:
+            settling = asyncio.create_task(service.settle(*pyevm.payment(), idempotency_key="k"))
+            lane = service.lanes[pyevm.devnet.network]
+            await eventually(lambda: lane.unfunded)
+            assert not (await service.health())["ok"]
+            pyevm.devnet.faucet(pyevm.wallet.address, eth=1)
+            assert isinstance(await settling, Settled)
+            assert (await service.health())["ok"]
+
+    asyncio.run(run())
+
+
+def test_it_may_be_called_from_another_loop_than_its_own(pyevm: Any) -> None:
+    service = pyevm.service()
+    run_blocking(service.start())
+    try:
+        assert isinstance(asyncio.run(service.settle(*pyevm.payment(), idempotency_key="k")), Settled)
+        assert len(asyncio.run(service.supported()).kinds) == 1
+    finally:
+        run_blocking(service.aclose())
 
 
 def test_F3_a_lost_block_puts_the_payment_back_to_work_and_is_booked_back(world: Any, eventually: Any) -> None:

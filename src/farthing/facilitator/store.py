@@ -17,7 +17,7 @@ class PaymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     `caller` is the bearer token's name, `claimant` the call that is told of success (empty: nobody waits), `told` says
     that it was. `recorded_block` is the newest block that the verification saw: somebody else's transaction in it, or
     in an older one, is not this settlement. `transaction` is the settling transaction, or the newest version of ours
-    on its way, and `nonce` the wallet's nonce of the latter.
+    on its way, and `wallet` and `nonce` the name of the latter.
     """
 
     payment_id: str
@@ -47,6 +47,7 @@ class PaymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     gas_used: int | None = None
     reason: str = ""
     message: str = ""
+    wallet: str = ""
     nonce: int | None = None
 
 
@@ -264,11 +265,15 @@ class LoadDone(Effect["tuple[OutboxEntry, ...]"], frozen=True):
 
 
 class LoadOpenPayments(Effect["tuple[PaymentRecord, ...]"], frozen=True):
-    """Load payments in `state`, oldest first: IN_BATCH whose transaction is DONE, or CONFIRMED and not yet FINAL."""
+    """Load payments in `state`, oldest first: IN_BATCH whose transaction is DONE, or CONFIRMED and not yet FINAL.
+
+    They are the wallet's own, and those of wallets that nobody works with any more: stopped, or their lease is over.
+    """
 
     network: str
     wallet: str
     state: str
+    now_seconds: int
     count_max: int
 
 

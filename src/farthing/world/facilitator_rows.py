@@ -15,7 +15,7 @@ SELECT p.payment_id, p.state, p.scheme, p.network, p.asset, p.payer, p.pay_to, p
        p.claimant, p.claim_until, p.told, p.attempts,
        COALESCE(NULLIF(p.transaction_hash, ''), t.hash, ''), p.block_number, p.block_hash, p.log_index,
        CASE WHEN t.hash = p.transaction_hash THEN t.gas_used END, p.reason, p.message,
-       p.nonce
+       COALESCE(p.wallet, ''), p.nonce
 FROM payments p
 LEFT JOIN transactions t ON t.network = p.network AND t.wallet = p.wallet AND t.nonce = p.nonce
 """
@@ -51,7 +51,8 @@ def read_payment(row: tuple[Any, ...]) -> PaymentRecord:
         gas_used=row[24],
         reason=row[25],
         message=row[26],
-        nonce=row[27],
+        wallet=row[27],
+        nonce=row[28],
     )
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from farthing.facilitator.states import PAYMENT
+from farthing.facilitator.states import IN_BATCH, PAYMENT
 from farthing.facilitator.store import (
     AcquireLease,
     CountPayments,
@@ -68,6 +68,14 @@ _GIVE_PLACE_UP: Final = """
 UPDATE payments SET claimant = '', claim_until = 0 WHERE payment_id = ? AND claimant = ? AND told = 0
 """
 _TELL: Final = "UPDATE payments SET told = 1 WHERE payment_id = ? AND claimant = ? AND state IN ('confirmed', 'final')"
+
+# Of a wallet that nobody works with: it was stopped, or taken out of the configuration, or its process is gone.
+_ORPHANED: Final = """
+(p.wallet <> ? AND NOT EXISTS (
+    SELECT 1 FROM wallets w
+    WHERE w.network = p.network AND w.wallet = p.wallet AND w.stopped = '' AND w.until_at >= ?
+))
+"""
 
 
 class FacilitatorStore:
@@ -165,11 +173,12 @@ def _load_waiting(at: sqlite3.Connection, effect: LoadWaiting) -> tuple[PaymentR
 
 
 def _load_open_payments(at: sqlite3.Connection, effect: LoadOpenPayments) -> tuple[PaymentRecord, ...]:
-    # An IN_BATCH payment whose transaction is still open is followed by that transaction.
-    over = " AND t.state = 'done'" if effect.state == "in_batch" else ""
-    query = f"{SELECT_PAYMENT} WHERE p.network = ? AND p.wallet = ? AND p.state = ?{over} ORDER BY p.created_at LIMIT ?"
-    parameters = (effect.network, effect.wallet, effect.state, effect.count_max)
-    return tuple(map(read_payment, at.execute(query, parameters)))
+    # A wallet's own IN_BATCH payment whose transaction is still open is followed by that transaction.
+    own = "p.wallet = ? AND t.state = 'done'" if effect.state == IN_BATCH else "p.wallet = ?"
+    chosen = f"p.network = ? AND p.state = ? AND ({own} OR {_ORPHANED})"
+    query = f"{SELECT_PAYMENT} WHERE {chosen} ORDER BY p.created_at LIMIT ?"
+    place = (effect.network, effect.state, effect.wallet, effect.wallet)
+    return tuple(map(read_payment, at.execute(query, (*place, effect.now_seconds, effect.count_max))))
 
 
 def _count_payments(at: sqlite3.Connection, _effect: CountPayments) -> dict[str, int]:

@@ -120,6 +120,8 @@ class Lane:
         # Blocks may have been lost: those of confirmed payments are compared with the chain's.
         self.recheck = True
         self.node_trouble = ""
+        # The node said that the wallet has not enough to pay for gas.
+        self.unfunded = False
         self.closing = False
         self.work = asyncio.Event()
         self.look = asyncio.Event()

@@ -119,6 +119,7 @@ def _health() -> dict[str, Any]:
                         "lease": {"type": "boolean"},
                         "wallet": {"type": "string"},
                         "stopped": {"type": "string"},
+                        "unfunded": {"type": "boolean"},
                         "open_transactions": {"type": "integer"},
                     },
                 },

@@ -301,6 +301,7 @@ class FacilitatorService:
                 "lease": lane.lease is not None,
                 "wallet": checksum_address(parse_address(lane.wallet)),
                 "stopped": lane.stopped,
+                "unfunded": lane.unfunded,
                 "open_transactions": len(lane.entries),
             }
         counts: dict[str, int] | None
@@ -308,7 +309,9 @@ class FacilitatorService:
             counts = await self._on_loop(self._perform(CountPayments()))
         except StoreError:
             counts = None
-        ok = counts is not None and all(each["node"] and not each["stopped"] for each in networks.values())
+        ok = counts is not None and all(
+            each["node"] and not (each["stopped"] or each["unfunded"]) for each in networks.values()
+        )
         return {"ok": ok, "store": counts is not None, "payments": counts or {}, "networks": networks}
 
     async def measure(self) -> None:

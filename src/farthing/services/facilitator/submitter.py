@@ -50,6 +50,9 @@ BROADCAST_MAX: Final = 100
 # A node's own words in the log.
 _WORDS_MAX: Final = 200
 
+# What geth, anvil, Erigon and Nethermind say where the wallet can't pay for gas.
+_NO_FUNDS: Final = "insufficient funds"
+
 # Section 9 of the specification; the window ran out while the payment waited.
 _WINDOW_OVER: Final = "invalid_exact_evm_payload_authorization_valid_before"
 _SPENT: Final = "invalid_exact_evm_nonce_already_used"
@@ -138,9 +141,15 @@ class Submitter:
         entries = await lane.perform(LoadOutbox(lane.network, lane.wallet, OUTBOX_MAX))
         lane.entries = {entry.nonce: entry for entry in entries}
         self._sent_at.clear()
-        lingering = await lane.perform(LoadOpenPayments(lane.network, lane.wallet, IN_BATCH, OUTBOX_MAX))
-        lane.lingering = {record.payment_id: record for record in lingering}
+        await self.reload_lingering()
         lane.look.set()
+
+    async def reload_lingering(self) -> None:
+        """Read the payments from the store that no open transaction of ours follows, another wallet's among them."""
+        lane = self._lane
+        now_seconds = await lane.perform(Now())
+        found = await lane.perform(LoadOpenPayments(lane.network, lane.wallet, IN_BATCH, now_seconds, OUTBOX_MAX))
+        lane.lingering = {record.payment_id: record for record in found}
 
     async def stop(self, reason: str) -> None:
         """Stop the wallet: a transaction that is not ours used its nonce. An operator must find out whose it was."""
@@ -314,9 +323,7 @@ class Submitter:
             except NodeUnavailable as error:
                 lane.log.warning("broadcast without an answer; counted as sent", error=str(error))
             for entry, answer in zip(some, answers, strict=False):
-                if isinstance(answer, NodeFailure):
-                    words = answer.message[:_WORDS_MAX]
-                    lane.log.info("the node did not take a transaction", nonce=entry.nonce, words=words)
+                self._hear(entry, answer)
             for entry in some:
                 self._sent_at[entry.nonce] = now_seconds
                 # The watcher may have seen it in a block, or done with it, while the node answered.
@@ -325,3 +332,11 @@ class Submitter:
                     lane.entries[entry.nonce] = msgspec.structs.replace(latest, state=SENT)
             lane.look.set()
             await lane.perform(MarkSent(lane.network, lane.wallet, tuple(entry.nonce for entry in some)))
+
+    def _hear(self, entry: OutboxEntry, answer: Any) -> None:
+        lane = self._lane
+        if not isinstance(answer, NodeFailure):
+            lane.unfunded = False
+            return
+        lane.unfunded = lane.unfunded or _NO_FUNDS in answer.message.lower()
+        lane.log.info("the node did not take a transaction", nonce=entry.nonce, words=answer.message[:_WORDS_MAX])

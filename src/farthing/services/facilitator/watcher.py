@@ -79,6 +79,8 @@ class Watcher:
         # Nonces that the chain counts as used without a receipt of ours, and the height at which that showed first.
         self._suspects: dict[int, int] = {}
         self._finality_at = 0
+        # The lingering payments that the last look asked for.
+        self._judged: set[str] = set()
 
     async def run(self) -> None:
         """Look until the lane is closed: often while something is pending, seldom otherwise."""
@@ -133,7 +135,8 @@ class Watcher:
         now_seconds = await lane.perform(Now())
         if lane.recheck or now_seconds >= self._finality_at:
             self._finality_at = now_seconds + lane.pace.finality_seconds
-            await self.compare_blocks()
+            await self.compare_blocks(now_seconds)
+            await self._submitter.reload_lingering()
 
     async def _record(
         self, head: Head, entries: list[OutboxEntry], receipts: dict[int, Receipt], count: int, *, news: bool
@@ -186,8 +189,10 @@ class Watcher:
         lane = self._lane
         fresh = await lane.perform(FindRecords(tuple(seen.unspent))) if seen.unspent else ()
         lane.lingering.update({record.payment_id: record for record in fresh if record.state == IN_BATCH})
-        waiting = tuple(lane.lingering.values()) if news else fresh
+        # All of them again where there is a new block, or one that was not judged yet.
+        waiting = tuple(lane.lingering.values()) if news or lane.lingering.keys() - self._judged else fresh
         records = [record for record in waiting if record.state == IN_BATCH][:EVIDENCE_MAX]
+        self._judged = {record.payment_id for record in records}
         if not records:
             return
         members = await lane.members(record.payment_id for record in records)
@@ -227,13 +232,14 @@ class Watcher:
             seen.confirmed.append(verdict)
         elif isinstance(verdict, Refused):
             seen.refused.append(verdict)
-        elif isinstance(verdict, Release) and record.nonce not in self._in_flight(seen):
+        elif isinstance(verdict, Release) and not self._in_flight(record, seen):
             seen.released.append(record.payment_id)
 
-    def _in_flight(self, seen: _Seen) -> set[int]:
-        """Nonces of ours that may still be mined: a payment whose call may still go through is not built again."""
-        finished = {mined.nonce for mined in seen.finished}
-        return {nonce for nonce in self._lane.entries if nonce not in finished}
+    def _in_flight(self, record: PaymentRecord, seen: _Seen) -> bool:
+        """Tell whether a transaction of ours may still spend it: then it is not built again."""
+        if record.wallet != self._lane.wallet or record.nonce not in self._lane.entries:
+            return False
+        return all(mined.nonce != record.nonce for mined in seen.finished)
 
     async def _stop_on_foreign(self, head: Head) -> None:
         lane = self._lane
@@ -300,11 +306,11 @@ class Watcher:
 
     # Lost blocks and final ones
 
-    async def compare_blocks(self) -> None:
+    async def compare_blocks(self, now_seconds: int) -> None:
         """Compare the blocks of confirmed payments with the chain's: lost ones go back to work, finalised are final."""
         lane = self._lane
         above = -1 if lane.final is None else lane.final.number
-        confirmed = await lane.perform(LoadOpenPayments(lane.network, lane.wallet, CONFIRMED, BLOCKS_MAX))
+        confirmed = await lane.perform(LoadOpenPayments(lane.network, lane.wallet, CONFIRMED, now_seconds, BLOCKS_MAX))
         done = await lane.perform(LoadDone(lane.network, lane.wallet, above, BLOCKS_MAX)) if lane.recheck else ()
         if not lane.recheck:
             confirmed = tuple(record for record in confirmed if (record.block_number or 0) <= above)
@@ -324,7 +330,6 @@ class Watcher:
         )
         if not (lost or dropped or final):
             return
-        now_seconds = await lane.perform(Now())
         await lane.perform(
             RecordChain(
                 network=lane.network,
