@@ -21,6 +21,7 @@ from x402.schemas import PaymentRequirements as OfficialRequirements
 
 from farthing.errors import ConfigError
 from farthing.protocol.facilitator import Settled
+from farthing.protocol.messages import SettlementResponse
 from farthing.services.facilitator.auth import Tokens, check_binding
 from farthing.services.facilitator.server import serve
 from farthing.services.facilitator.service import FacilitatorService
@@ -258,19 +259,26 @@ def test_F3_an_outage_after_the_broadcast_is_pending_with_the_transaction(
     async def run() -> None:
         async with recording_node(pyevm.devnet) as node:
             config = pyevm.config_text.replace(pyevm.devnet.url, node.url)
-            async with pyevm.service(config=config, settle_timeout_seconds=1) as service:
+            answers: list[SettlementResponse] = []
+            async with pyevm.service(config=config, settle_timeout_seconds=0.5) as service:
                 payment = pyevm.payment()
                 node.swallow = "eth_sendRawTransaction"
-                answer = await service.settle_as("shop", *payment)
-                assert answer.error_reason == "settlement_pending"
-                assert answer.transaction
+                await eventually(lambda: _signed(service, payment, answers))
+                answer = answers[-1]
                 node.swallow, node.broken = "", False
+                await eventually(lambda: service.books.payments(state="confirmed"))
                 settled = await service.settle_as("shop", *payment)
                 assert settled.success, settled
                 assert settled.transaction == answer.transaction
         assert pyevm.balance(pyevm.payee) == 12_345
 
     asyncio.run(run())
+
+
+async def _signed(service: FacilitatorService, payment: Any, answers: list[SettlementResponse]) -> bool:
+    answers.append(await service.settle_as("shop", *payment))
+    assert answers[-1].error_reason == "settlement_pending"
+    return bool(answers[-1].transaction)
 
 
 def test_round_trips_one_to_verify_two_to_settle_and_one_watch_for_all(
