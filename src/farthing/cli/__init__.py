@@ -10,6 +10,7 @@ from farthing import __version__
 from farthing.cli.demo import demo
 from farthing.cli.devnet import devnet
 from farthing.cli.facilitator import facilitator
+from farthing.cli.get import delete, get, head, post, put
 from farthing.cli.key import key
 from farthing.errors import FarthingError
 
@@ -31,6 +32,11 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("devnet")(devnet)
 app.command("facilitator")(facilitator)
+app.command("get")(get)
+app.command("post")(post)
+app.command("put")(put)
+app.command("delete")(delete)
+app.command("head")(head)
 app.add_typer(key)
 
 # Which extra brings a module that a command may miss.
