@@ -16,106 +16,122 @@ from farthing.cli.signing import KeySource
 PRICE_MAX_DEFAULT: Final = "0.10"
 PER_DAY_DEFAULT: Final = "10"
 
-_MONEY = "What it costs"
-_SENDING = "What is sent"
-_ANSWER = "What comes back"
-_KEY = "Which key pays"
-
-Url = Annotated[str, typer.Argument(help="What to fetch: http:// or https://.", show_default=False)]
+Url = Annotated[str, typer.Argument(metavar="URL", help="What to fetch: http:// or https://.", show_default=False)]
 PriceMax = Annotated[
     str,
-    typer.Option("--max", metavar="PRICE", help="The most that this may cost, in dollars: 0.05 or $0.05.",
-                 rich_help_panel=_MONEY),
-]  # fmt: skip
+    typer.Option("--max", metavar="PRICE", help="The most that this may cost, in dollars: 0.05 or $0.05."),
+]
 PerDay = Annotated[
     str,
-    typer.Option("--max-per-day", metavar="PRICE", envvar="FARTHING_MAX_PER_DAY", rich_help_panel=_MONEY,
-                 help="The most in one day (UTC), over all runs that share the journal."),
-]  # fmt: skip
+    typer.Option(
+        "--max-per-day",
+        metavar="PRICE",
+        envvar="FARTHING_MAX_PER_DAY",
+        help="The most in one day (UTC), over all runs that share the journal.",
+    ),
+]
 Yes = Annotated[
     bool,
-    typer.Option("--yes", "-y", help="Don't ask: pay up to --max. Needed where nobody is at a terminal.",
-                 rich_help_panel=_MONEY),
-]  # fmt: skip
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be paid, and pay nothing.", rich_help_panel=_MONEY)
+    typer.Option("--yes", "-y", help="Don't ask: pay up to --max. Needed where nobody is at a terminal."),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be paid, and pay nothing.")]
 NetworkNames = Annotated[
     list[str] | None,
-    typer.Option("--network", metavar="NETWORK", rich_help_panel=_MONEY,
-                 help="Pay on this network only, like eip155:8453 (repeatable; or FARTHING_NETWORKS). By default: on all "
-                 "that are known."),
-]  # fmt: skip
+    typer.Option(
+        "--network",
+        metavar="NETWORK",
+        help="Pay on this network only, like eip155:8453 (repeatable; or FARTHING_NETWORKS).",
+    ),
+]
 TokenNames = Annotated[
     list[str] | None,
-    typer.Option("--token", metavar="NETWORK/CONTRACT:NAME:VERSION", rich_help_panel=_MONEY,
-                 help="Know this dollar token too, like eip155:402402/0x…:USDC:2 (repeatable; or FARTHING_TOKENS); "
-                 ":18 behind it where it has 18 decimals instead of 6."),
-]  # fmt: skip
+    typer.Option(
+        "--token",
+        metavar="NETWORK/CONTRACT:NAME:VERSION",
+        help="Know this dollar token too, like eip155:402402/0x…:USDC:2 (repeatable; or FARTHING_TOKENS); "
+        ":18 behind it where it has 18 decimals instead of 6.",
+    ),
+]
 JournalFile = Annotated[
     Path | None,
-    typer.Option("--journal", metavar="FILE", dir_okay=False, envvar="FARTHING_JOURNAL", rich_help_panel=_MONEY,
-                 help="Keep the journal here.", show_default="in FARTHING_HOME"),
-]  # fmt: skip
+    typer.Option(
+        "--journal",
+        metavar="FILE",
+        dir_okay=False,
+        envvar="FARTHING_JOURNAL",
+        help="Keep the journal here.",
+        show_default="in FARTHING_HOME",
+    ),
+]
 Headers = Annotated[
     list[str] | None,
-    typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Send this header (repeatable).",
-                 rich_help_panel=_SENDING),
-]  # fmt: skip
+    typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Send this header (repeatable)."),
+]
 Data = Annotated[
     list[str] | None,
-    typer.Option("--data", "-d", metavar="TEXT|@FILE|@-", rich_help_panel=_SENDING,
-                 help="Send this body; JSON is sent as application/json (repeatable: joined by &)."),
-]  # fmt: skip
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="TEXT|@FILE|@-",
+        help="Send this body; JSON is sent as application/json (repeatable: joined by &).",
+    ),
+]
 Timeout = Annotated[
     float,
-    typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Wait no longer than this for the next byte.",
-                 rich_help_panel=_SENDING),
-]  # fmt: skip
+    typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Wait no longer than this for the next byte."),
+]
 Follow = Annotated[
     bool,
-    typer.Option("--location", "-L", help="Follow redirects, as long as nothing was paid.", rich_help_panel=_SENDING),
+    typer.Option("--location", "-L", help="Follow redirects, as long as nothing was paid."),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write the answer to this file, whole or not at all.",
-                 rich_help_panel=_ANSWER),
-]  # fmt: skip
+    typer.Option("--output", "-o", metavar="FILE", help="Write the answer to this file, whole or not at all."),
+]
 AsJson = Annotated[
     bool,
-    typer.Option("--json", help="Print one line of JSON that tells all; the answer's body is in it unless -o is given.",
-                 rich_help_panel=_ANSWER),
-]  # fmt: skip
+    typer.Option("--json", help="Print one line of JSON that tells all, with the answer's body unless -o is given."),
+]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Tell each step on stderr: request, 402, payment, receipt.",
-                 rich_help_panel=_ANSWER),
-]  # fmt: skip
+    typer.Option("--verbose", "-v", help="Tell each step on stderr: request, 402, payment, receipt."),
+]
 KeyName = Annotated[
     str,
-    typer.Option("--key", metavar="NAME", help="A key of `farthing key list`.", show_default="default, or the only one",
-                 autocompletion=complete_names, rich_help_panel=_KEY),
-]  # fmt: skip
+    typer.Option(
+        "--key",
+        metavar="NAME",
+        help="A key of `farthing key list`.",
+        show_default="default, or the only one",
+        autocompletion=complete_names,
+    ),
+]
 KeyFile = Annotated[
     str,
-    typer.Option("--key-file", metavar="FILE", help="A file that only you can read, with the key in hexadecimal digits.",
-                 rich_help_panel=_KEY),
-]  # fmt: skip
+    typer.Option("--key-file", metavar="FILE", help="A file that only you can read, with the key in hexadecimal."),
+]
 KeyFd = Annotated[
     int | None,
-    typer.Option("--key-fd", min=0, metavar="N", help="Read the key from this file descriptor.", rich_help_panel=_KEY),
+    typer.Option("--key-fd", min=0, metavar="N", help="Read the key from this file descriptor."),
 ]
 Signer = Annotated[
     str,
-    typer.Option("--signer", metavar="URL", rich_help_panel=_KEY,
-                 help="Have it signed by this service (eth_signTypedData_v4): https, or on this machine."),
-]  # fmt: skip
-From = Annotated[str, typer.Option("--from", metavar="ADDRESS", help="The account that pays.", rich_help_panel=_KEY)]
+    typer.Option(
+        "--signer",
+        metavar="URL",
+        help="Have it signed by this service (eth_signTypedData_v4): https, or on this machine.",
+    ),
+]
+From = Annotated[str, typer.Option("--from", metavar="ADDRESS", help="The account that pays.")]
 PassphraseFd = Annotated[
     int | None,
-    typer.Option("--passphrase-fd", min=0, metavar="N", rich_help_panel=_KEY,
-                 help="Read the passphrase of the key from this file descriptor (or FARTHING_PASSPHRASE)."),
-]  # fmt: skip
+    typer.Option(
+        "--passphrase-fd",
+        min=0,
+        metavar="N",
+        help="Read the passphrase of the key from this file descriptor (or FARTHING_PASSPHRASE).",
+    ),
+]
 
 _CODES = """\
     \b
@@ -134,7 +150,7 @@ _HELP: Final = {
       farthing get https://api.example.com/report --max 0.05
       farthing get https://api.example.com/report --dry-run          what would it cost?
       farthing get https://api.example.com/report --max 0.05 --yes -o report.pdf
-      FARTHING_KEY=… farthing get URL --yes --json | jq .transaction
+      farthing get URL --yes --key-fd 3 --json 3<key.txt | jq .transaction
       farthing get URL --token eip155:402402/0x…:USDC:2              on a devnet of your own
 
 {_CODES}""",
