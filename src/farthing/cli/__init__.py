@@ -11,7 +11,9 @@ from farthing.cli.demo import demo
 from farthing.cli.devnet import devnet
 from farthing.cli.facilitator import facilitator
 from farthing.cli.get import delete, get, head, post, put
+from farthing.cli.inspect import inspect
 from farthing.cli.key import key
+from farthing.cli.payments import payments
 from farthing.errors import FarthingError
 
 # As shells and `sysexits` have it: 2 for a mistake in how the command was called or configured, 130 for Ctrl-C.
@@ -37,6 +39,8 @@ app.command("post")(post)
 app.command("put")(put)
 app.command("delete")(delete)
 app.command("head")(head)
+app.add_typer(payments)
+app.command("inspect")(inspect)
 app.add_typer(key)
 
 # Which extra brings a module that a command may miss.

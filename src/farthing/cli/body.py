@@ -165,13 +165,14 @@ class Answer:
     def _open(self, path: Path) -> None:
         if path.is_dir():
             raise ConfigError(f"-o {path} is a folder.")
-        path = path.resolve()
         self._path = path
         try:
             if path.exists() and not path.is_file():
                 # A device or a pipe is written to, and never replaced.
                 self._file = path.open("wb")
                 return
+            # A link is followed: the file behind it is replaced.
+            self._path = path = path.resolve()
             self._draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
             self._file = self._draft.open("xb")
         except OSError as error:
