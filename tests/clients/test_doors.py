@@ -65,7 +65,7 @@ def test_what_is_free_is_not_paid(fetch: Fetch, shop: Shop, buyer: Buyer) -> Non
     ("header", "body", "reason"),
     [
         ({}, b"<h1>Pay here</h1>", "not_x402"),
-        ({}, b'{"x402Version": 1, "accepts": []}', "version_1_only"),
+        ({}, b'{"x402Version": 1, "accepts": []}', "no_offers"),
         ({"PAYMENT_REQUIRED": "no base64!"}, b"", "malformed_offer"),
         ({"PAYMENT_REQUIRED": required()}, b"", "no_offers"),
         ({"PAYMENT_REQUIRED": required(offer(scheme="auth-capture"))}, b"", "no_acceptable_offer"),

@@ -151,7 +151,7 @@ def test_what_the_buyer_made_wrong_is_a_verdict_that_official_servers_read(pyevm
         changed(lambda body: body["paymentPayload"]["payload"]["authorization"].update(nonce="0x1")): "invalid_payload",
         changed(lambda body: body.update(x402Version=1)): "invalid_x402_version",
         changed(lambda body: body["paymentPayload"].update(x402Version=1)): "invalid_x402_version",
-        json.dumps({"x402Version": 1, "paymentPayload": {"scheme": "exact"}}).encode(): "invalid_x402_version",
+        json.dumps({"x402Version": 3, "paymentPayload": {"scheme": "exact"}}).encode(): "invalid_x402_version",
     }
 
     async def run() -> None:

@@ -28,15 +28,11 @@ from farthing.flow import Flow, Now, RandomBytes
 from farthing.mechanisms.interface import BuyerMechanism, PreparedPayment
 from farthing.mechanisms.registry import Registry
 from farthing.networks import Networks
-from farthing.protocol.codec import (
-    HEADER_MAX_BYTES,
-    ReceivedOffers,
-    decode_payment_required,
-    encode_payment,
-    pack_json,
-)
-from farthing.protocol.extensions import echo
+from farthing.protocol import versions
+from farthing.protocol.codec import ReceivedOffers
 from farthing.protocol.messages import PaymentRequirements
+from farthing.protocol.versions import CURRENT
+from farthing.protocol.wire import Wire
 
 _PURCHASE_ID_BYTES: Final = 16
 # Offers whose reasons one error message tells; the others are counted.
@@ -69,7 +65,7 @@ class PaymentDemand(msgspec.Struct, frozen=True):
 
 
 class PaidRequest(msgspec.Struct, frozen=True):
-    """What the door sends: the request again, with `header` as its PAYMENT-SIGNATURE. It is on record.
+    """What the door sends: the request again, with `header` as its `wire.payment_header`. It is on record.
 
     `offer` is what was accepted, or None where an earlier payment for this very request is presented again.
     """
@@ -82,6 +78,7 @@ class PaidRequest(msgspec.Struct, frozen=True):
     valid_before: int
     offer: PaymentRequirements | None
     choice: Choice | None
+    wire: Wire = CURRENT
 
     @property
     def again(self) -> bool:
@@ -108,7 +105,7 @@ def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[
     Raises `PolicyRefused`, `NoAcceptableOffer`, `SignerError` and `StoreError`; nothing has been sent then.
     """
     _check_request(terms.policy, request)
-    received = read_demand(demand)
+    wire, received = _read(demand)
     now_seconds = yield from Now()
     found = yield from FindOpen(request.request_print, terms.payer, now_seconds)
     if found is not None:
@@ -126,7 +123,7 @@ def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[
     try:
         prepared = yield from best.mechanism.pay(best.offer.requirements, payer=terms.payer, nonce=None)
         _check_promise(prepared, best.offer.requirements, terms)
-        header = _encode(received, best, prepared)
+        header = wire.pack_payment(received, best.offer, prepared.payload)
     except FarthingError as error:
         yield from Release(purchase_id, type(error).__name__, now_seconds)
         raise
@@ -150,32 +147,31 @@ def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[
         signed.valid_before,
         best.offer.requirements,
         choice,
+        wire,
     )
 
 
 def read_demand(demand: PaymentDemand) -> ReceivedOffers:
     """Read a 402, or raise `NoAcceptableOffer` that says why it can't be paid. A body beside the header is ignored."""
-    if demand.header is None:
-        if _is_version_1(demand.body):
-            raise NoAcceptableOffer(
-                "The seller speaks version 1 of x402 only (an offer in the body, no PAYMENT-REQUIRED header).",
-                reason="version_1_only",
-                advice="Version 1 comes in a later release of Farthing; nothing was paid.",
-            )
-        raise NoAcceptableOffer(
-            "The server answered 402 without a PAYMENT-REQUIRED header, so it is no offer of x402.",
-            reason="not_x402",
-            advice="Pay by the site's own way, or send the request without the paying transport to see the answer.",
-        )
+    return _read(demand)[1]
+
+
+def _read(demand: PaymentDemand) -> tuple[Wire, ReceivedOffers]:
     try:
-        received = decode_payment_required(demand.header)
+        read = versions.read_demand(demand.header, demand.body)
     except RemoteProtocolError as error:
         raise NoAcceptableOffer(
             f"The seller's offer can't be read: {shown(str(error))}.",
             reason="malformed_offer",
             advice="Nothing was paid; tell the seller.",
         ) from error
-    return received
+    if read is None:
+        raise NoAcceptableOffer(
+            "The server answered 402 without a PAYMENT-REQUIRED header, so it is no offer of x402.",
+            reason="not_x402",
+            advice="Pay by the site's own way, or send the request without the paying transport to see the answer.",
+        )
+    return read
 
 
 def _check_request(policy: Policy, request: RequestFacts) -> None:
@@ -188,14 +184,6 @@ def _check_request(policy: Policy, request: RequestFacts) -> None:
             reason="host_not_allowed",
             advice="Add the host to Policy(hosts=[…]) if it may be.",
         )
-
-
-def _is_version_1(body: bytes) -> bool:
-    try:
-        decoded = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return bytes(decoded.get("x402Version", msgspec.Raw(b""))) == b"1"
 
 
 def _reservation(terms: Terms, request: RequestFacts, best: Candidate, purchase_id: str, now_seconds: int) -> Reserve:
@@ -234,21 +222,6 @@ def _check_promise(prepared: PreparedPayment, offered: PaymentRequirements, term
         raise LocalProtocolError(message, path="$.payload")
 
 
-def _encode(received: ReceivedOffers, best: Candidate, prepared: PreparedPayment) -> str:
-    header = pack_json(
-        encode_payment(
-            accepted=best.offer.raw,
-            payload=prepared.payload,
-            resource=received.resource_raw,
-            extensions=echo(received.extensions),
-        )
-    )
-    if len(header) > HEADER_MAX_BYTES:
-        message = f"the payment's header would have {len(header)} bytes; the limit is {HEADER_MAX_BYTES}"
-        raise LocalProtocolError(message)
-    return header
-
-
 def _lost(message: str) -> PolicyRefused:
     return PolicyRefused(message, reason="reservation_lost", advice="Send the request again.")
 
@@ -266,6 +239,7 @@ def _present_again(found: OpenPayment) -> Flow[PaidRequest]:
         found.valid_before,
         None,
         None,
+        versions.wire_of_payment(found.header),
     )
 
 

@@ -24,7 +24,7 @@ from farthing.buyer.policy import fold_asset
 from farthing.buyer.purchase import PaidRequest
 from farthing.errors import PaymentRefused, PaymentUnknown, RemoteProtocolError
 from farthing.flow import Flow, Now
-from farthing.protocol.codec import decode_payment_required, decode_settlement
+from farthing.protocol import versions
 from farthing.protocol.facilitator import DUPLICATE_SETTLEMENT, SETTLEMENT_PENDING
 from farthing.protocol.http import STATUS_PAYMENT_REQUIRED
 from farthing.protocol.messages import SettlementResponse
@@ -54,11 +54,16 @@ _ADVICE_UNKNOWN: Final = (
 
 
 class PaidAnswer(msgspec.Struct, frozen=True):
-    """The answer to a paid request, as far as the verdict needs it; header values as they came, or None."""
+    """The answer to a paid request, as far as the verdict needs it; header values as they came, or None.
+
+    `payment_response` is the header that the payment's wire has for it; `body` the beginning of a 402's body, where
+    its headers say nothing.
+    """
 
     status: int
     payment_response: str | None = None
     payment_required: str | None = None
+    body: bytes = b""
 
 
 class NoAnswer(msgspec.Struct, frozen=True):
@@ -121,7 +126,7 @@ def conclude(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
 def _read(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> _Reading:  # noqa: PLR0911 - one line a row
     if isinstance(answer, NoAnswer):
         return _Reading("unknown", shown(answer.what))
-    response = _settlement(answer.payment_response)
+    response = _settlement(paid, answer.payment_response)
     transaction = shown(response.transaction) if response is not None else ""
     if response is not None and _proves(response, paid):
         refuses = answer.status == STATUS_PAYMENT_REQUIRED
@@ -149,17 +154,17 @@ def _read_402(answer: PaidAnswer, response: SettlementResponse | None, transacti
         undecided = response.success or transaction != "" or reason in _UNDECIDED
         return _Reading("unknown" if undecided else "refused", reason, transaction, response=response)
     # Nothing was settled: a verification that failed names its reason in the new offer's `error`.
-    reason = _offer_error(answer.payment_required)
+    reason = _offer_error(answer)
     if _is_code(reason) and reason not in _UNDECIDED:
         return _Reading("refused", reason)
     return _Reading("unknown", "second_402")
 
 
-def _settlement(header: str | None) -> SettlementResponse | None:
+def _settlement(paid: PaidRequest, header: str | None) -> SettlementResponse | None:
     if header is None:
         return None
     try:
-        return decode_settlement(header)
+        return paid.wire.read_settlement(header)
     except RemoteProtocolError:
         return None
 
@@ -182,13 +187,12 @@ def _reason_of(response: SettlementResponse) -> str:
     return reason if _is_code(reason) else "settlement_failed" if reason else "unexpected_settle_error"
 
 
-def _offer_error(header: str | None) -> str:
-    if header is None:
-        return ""
+def _offer_error(answer: PaidAnswer) -> str:
     try:
-        return decode_payment_required(header).error
+        read = versions.read_demand(answer.payment_required, answer.body)
     except RemoteProtocolError:
         return ""
+    return "" if read is None else read[1].error
 
 
 def _is_code(reason: str) -> bool:

@@ -29,14 +29,15 @@ from farthing.mechanisms.exact_evm import ExactEvmBuyer
 from farthing.mechanisms.interface import BuyerMechanism
 from farthing.mechanisms.registry import Registry
 from farthing.networks import KNOWN, Networks
-from farthing.protocol.http import PAYMENT_SIGNATURE
+from farthing.protocol.http import STATUS_PAYMENT_REQUIRED
+from farthing.protocol.versions import PAYMENT_HEADERS
 from farthing.world.journal import Journal
 from farthing.world.keys import signer_handlers
 from farthing.world.performers import Performer, system_handlers
 
 _log: Final = logging.getLogger("farthing.buyer")
 
-# Of a 402's body, what tells version 1 from no x402 at all. The rest isn't read.
+# Of a 402's body, what may offer where the header does not. The rest isn't read.
 DEMAND_BODY_MAX_BYTES: Final = 65_536
 
 R = TypeVar("R")
@@ -214,11 +215,10 @@ class Exchange:
 
 def refuse_own_header(names: Iterable[str]) -> None:
     """Refuse a request that brings a payment of its own: two hands on one purse."""
-    if any(name.upper() == PAYMENT_SIGNATURE for name in names):
-        message = (
-            f"The request has a {PAYMENT_SIGNATURE} header already; the paying transport sets it, so leave it out."
-        )
-        raise ConfigError(message)
+    for name in names:
+        if name.lower() in PAYMENT_HEADERS:
+            message = f"The request has a {name.upper()} header already; the paying transport sets it, so leave it out."
+            raise ConfigError(message)
 
 
 def demand_of(header: str | None, body: bytes, encoding: str) -> PaymentDemand:
@@ -228,6 +228,17 @@ def demand_of(header: str | None, body: bytes, encoding: str) -> PaymentDemand:
         with contextlib.suppress(zlib.error):
             body = zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(body, DEMAND_BODY_MAX_BYTES)
     return PaymentDemand(header, body)
+
+
+def says_why_in_its_body(answer: PaidAnswer) -> bool:
+    """Tell whether the body of an answer must be read for the verdict: a 402 whose headers say nothing."""
+    silent = answer.payment_response is None and answer.payment_required is None
+    return answer.status == STATUS_PAYMENT_REQUIRED and silent
+
+
+def with_body(answer: PaidAnswer, body: bytes, encoding: str) -> PaidAnswer:
+    """Give an answer the beginning of its body (`encoding`: Content-Encoding)."""
+    return PaidAnswer(answer.status, body=demand_of(None, body, encoding).body)
 
 
 def not_replayable(kind: str) -> BodyNotReplayable:

@@ -26,9 +26,11 @@ from farthing.clients.buyer import (
     demand_of,
     not_replayable,
     refuse_own_header,
+    says_why_in_its_body,
+    with_body,
 )
 from farthing.errors import ConfigError
-from farthing.protocol.http import PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, STATUS_PAYMENT_REQUIRED
+from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
 
 if TYPE_CHECKING:
     import httpx
@@ -111,7 +113,10 @@ class PayingTransport(_Transports):
                 exchange.blocking(exchange.lost(error))
                 raise
             try:
-                receipt = exchange.blocking(exchange.conclude(_answer(answer)))
+                said = _answer(answer, paid)
+                if says_why_in_its_body(said):
+                    said = with_body(said, _read_some(request, answer), _encoding(answer))
+                receipt = exchange.blocking(exchange.conclude(said))
             except BaseException:
                 answer.close()
                 raise
@@ -145,7 +150,10 @@ class PayingTransport(_Transports):
                 await exchange.awaiting(exchange.lost(error))
                 raise
             try:
-                receipt = await exchange.awaiting(exchange.conclude(_answer(answer)))
+                said = _answer(answer, paid)
+                if says_why_in_its_body(said):
+                    said = with_body(said, await _read_some_async(request, answer), _encoding(answer))
+                receipt = await exchange.awaiting(exchange.conclude(said))
             except BaseException:
                 await answer.aclose()
                 raise
@@ -292,20 +300,24 @@ def _with_payment(request: Any, paid: PaidRequest) -> Any:
     return type(request)(
         request.method,
         request.url,
-        headers=[*request.headers.raw, (PAYMENT_SIGNATURE.encode(), paid.header.encode())],
+        headers=[*request.headers.raw, (paid.wire.payment_header.encode(), paid.header.encode())],
         stream=request.stream,
         extensions=request.extensions,
     )
 
 
 def _demand(response: Any, body: bytes) -> PaymentDemand:
-    headers = response.headers
-    return demand_of(headers.get(PAYMENT_REQUIRED), body, headers.get("Content-Encoding", ""))
+    return demand_of(response.headers.get(PAYMENT_REQUIRED), body, _encoding(response))
 
 
-def _answer(response: Any) -> PaidAnswer:
+def _encoding(response: Any) -> str:
+    encoding: str = response.headers.get("Content-Encoding", "")
+    return encoding
+
+
+def _answer(response: Any, paid: PaidRequest) -> PaidAnswer:
     headers = response.headers
-    return PaidAnswer(response.status_code, headers.get(PAYMENT_RESPONSE), headers.get(PAYMENT_REQUIRED))
+    return PaidAnswer(response.status_code, headers.get(paid.wire.response_header), headers.get(PAYMENT_REQUIRED))
 
 
 def _read_some(request: Any, response: Any) -> bytes:

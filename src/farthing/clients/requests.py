@@ -14,7 +14,7 @@ import requests
 import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from farthing.buyer import PaidAnswer, Receipt, RequestFacts, describe_request
+from farthing.buyer import PaidAnswer, PaidRequest, Receipt, RequestFacts, describe_request
 from farthing.clients.buyer import (
     DEMAND_BODY_MAX_BYTES,
     Buyer,
@@ -22,8 +22,10 @@ from farthing.clients.buyer import (
     demand_of,
     not_replayable,
     refuse_own_header,
+    says_why_in_its_body,
+    with_body,
 )
-from farthing.protocol.http import PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, STATUS_PAYMENT_REQUIRED
+from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
 
 
 class PaidRedirect(requests.Response):
@@ -72,7 +74,7 @@ class PayingAdapter(BaseAdapter):
         with Exchange(self._buyer, _facts(request)) as exchange:
             paid = exchange.blocking(exchange.pay(demand))
             again = request.copy()
-            again.headers[PAYMENT_SIGNATURE] = paid.header
+            again.headers[paid.wire.payment_header] = paid.header
             try:
                 answer = self._inner.send(again, **options)
             except Exception as error:
@@ -81,7 +83,7 @@ class PayingAdapter(BaseAdapter):
             # The caller's own request: the payment is in no copy that is kept.
             answer.request = request
             try:
-                receipt = exchange.blocking(exchange.conclude(_answer(answer)))
+                receipt = exchange.blocking(exchange.conclude(_answer(answer, paid)))
             except BaseException:
                 answer.close()
                 raise
@@ -141,9 +143,12 @@ def _facts(request: requests.PreparedRequest) -> RequestFacts:
     return describe_request(request.method or "", request.url or "", body or b"")
 
 
-def _answer(response: requests.Response) -> PaidAnswer:
+def _answer(response: requests.Response, paid: PaidRequest) -> PaidAnswer:
     headers = response.headers
-    return PaidAnswer(response.status_code, headers.get(PAYMENT_RESPONSE), headers.get(PAYMENT_REQUIRED))
+    answer = PaidAnswer(response.status_code, headers.get(paid.wire.response_header), headers.get(PAYMENT_REQUIRED))
+    if says_why_in_its_body(answer):
+        return with_body(answer, _read_some(response), headers.get("Content-Encoding", ""))
+    return answer
 
 
 def _read_some(response: requests.Response) -> bytes:

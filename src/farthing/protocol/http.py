@@ -1,4 +1,7 @@
-"""How x402 travels over HTTP: header names and the statuses. Source: `specs/transports-v2/http.md`."""
+"""How x402 travels over HTTP: header names and the statuses. Source: `specs/transports-v2/http.md`.
+
+Doors ask `farthing.protocol.versions` which of its headers a request or an answer has.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,3 @@ STATUS_BAD_REQUEST = 400
 STATUS_PAYMENT_REQUIRED = 402
 STATUS_CONFLICT = 409
 STATUS_SERVICE_UNAVAILABLE = 503
-
-# What a browser's script must be allowed to send and to see (CORS), and what a paid answer varies on.
-REQUEST_HEADERS = (PAYMENT_SIGNATURE,)
-EXPOSED_HEADERS = (PAYMENT_REQUIRED, PAYMENT_RESPONSE)

@@ -17,7 +17,7 @@ from farthing.flow import Flow, Now
 from farthing.mechanisms.interface import SellerMechanism, SignedPayment
 from farthing.money import show_atomic
 from farthing.networks import KNOWN, Networks
-from farthing.protocol.codec import HEADER_MAX_BYTES, decode_payment
+from farthing.protocol.codec import HEADER_MAX_BYTES
 from farthing.protocol.facilitator import Verify
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse
 from farthing.seller import known as known_payment
@@ -27,8 +27,9 @@ from farthing.seller.answers import (
     bad_payment,
     payment_required,
     problem,
+    spoken,
 )
-from farthing.seller.offers import Mismatch, Offered, match_offer, offers_for, payment_required_for
+from farthing.seller.offers import Mismatch, Offered, match_payment, offers_for, payment_required_for
 from farthing.seller.page import UNPAID
 from farthing.seller.payment import Payment
 from farthing.seller.request import Request
@@ -59,6 +60,11 @@ class Read(msgspec.Struct, frozen=True):
 
 def admit(request: Request, *, networks: Networks = KNOWN, servable: bool = True) -> Flow[Verdict]:
     """Judge a request for a priced route. `servable` False asks for the offer alone (HEAD), paid or not."""
+    verdict = yield from _judge(request, networks, servable=servable)
+    return Refuse(spoken(verdict.answer, request.wire)) if isinstance(verdict, Refuse) else verdict
+
+
+def _judge(request: Request, networks: Networks, *, servable: bool) -> Flow[Verdict]:
     try:
         offers = offers_for(request)
     except ConfigError as error:
@@ -89,26 +95,25 @@ def _read(request: Request, offers: tuple[Offered, ...], networks: Networks) -> 
     """Decode the payment and match it to an offer, without asking anybody."""
     header, *more = (each.strip() for each in request.payments)
     if more:
-        return Refuse(bad_payment("there is more than one PAYMENT-SIGNATURE header; send one payment", "$"))
+        return Refuse(bad_payment("there is more than one payment; send one", "$"))
     if len(header) > HEADER_MAX_BYTES:
-        detail = f"PAYMENT-SIGNATURE: {len(header)} bytes; the limit is {HEADER_MAX_BYTES}"
+        detail = f"{request.wire.payment_header}: {len(header)} bytes; the limit is {HEADER_MAX_BYTES}"
         return Refuse(bad_payment(detail, "$"))
     try:
-        payment = decode_payment(header)
-        matched = match_offer(payment, request, offers)
+        possible = request.wire.read_payments(header, tuple(each.requirements for each in offers))
+        matched = match_payment(possible, request, offers)
         if isinstance(matched, Mismatch):
             refusal = SettlementResponse(
                 success=False,
                 transaction="",
-                network=payment.accepted.network,
+                network=matched.network,
                 error_reason=matched.reason,
                 error_message=matched.message,
             )
             return _offer(request, offers, f"{matched.reason}: {matched.message}", networks, refusal)
-        signed = matched.mechanism.read(payment)
     except RemoteProtocolError as error:
         return Refuse(bad_payment(error.message, error.path))
-    return Read(payment, signed, matched.requirements, matched.mechanism, offers)
+    return Read(matched.payment, matched.signed, matched.offer.requirements, matched.offer.mechanism, offers)
 
 
 def _admit(request: Request, read: Read, networks: Networks) -> Flow[Verdict]:
@@ -250,6 +255,7 @@ def ticket_for(request: Request, read: Read, networks: Networks, *, epoch: int) 
         idempotent=route.repeats_safely(request.method),
         stores_response=route.store_response,
         shared_cache=route.shared_cache,
+        wire=request.wire,
     )
 
 

@@ -8,14 +8,10 @@ import msgspec
 
 from farthing.networks import KNOWN, Networks
 from farthing.protocol.codec import encode_json, pack_header
-from farthing.protocol.http import (
-    EXPOSED_HEADERS,
-    PAYMENT_REQUIRED,
-    PAYMENT_RESPONSE,
-    PAYMENT_SIGNATURE,
-    STATUS_PAYMENT_REQUIRED,
-)
+from farthing.protocol.http import PAYMENT_REQUIRED, PAYMENT_RESPONSE, STATUS_PAYMENT_REQUIRED
 from farthing.protocol.messages import PaymentRequired, SettlementResponse
+from farthing.protocol.versions import CURRENT, EXPOSED_HEADERS, VARY_HEADERS, offer_body
+from farthing.protocol.wire import Wire
 from farthing.seller.page import page_headers, render_page
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -25,6 +21,8 @@ RETRY_AFTER_SECONDS: Final = 2
 RETRY_AFTER_OUTAGE_SECONDS: Final = 5
 # Problem types are stable names; the page of the documentation explains each.
 _TYPE_PREFIX: Final = "urn:farthing:problem:"
+_VARY: Final = ", ".join(("Accept", *VARY_HEADERS))
+_EXPOSED: Final = ", ".join((*EXPOSED_HEADERS, "Retry-After"))
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -72,7 +70,7 @@ def payment_required(
         body = render_page(message, networks)
     else:
         headers = [*_common("application/json"), offer]
-        body = encode_json(message)
+        body = offer_body(message, settlement.error_reason or "" if settlement is not None else "")
     if settlement is not None:
         headers.append((PAYMENT_RESPONSE.lower(), pack_header(settlement)))
     return Answer(STATUS_PAYMENT_REQUIRED, tuple(headers), body)
@@ -102,11 +100,20 @@ def payment_failed(
     return Answer(answer.status, (*answer.headers, header), answer.body)
 
 
+def spoken(answer: Answer, wire: Wire) -> Answer:
+    """Give an answer as it goes out over `wire`: what it says of the payment stands in that wire's header."""
+    if wire is CURRENT:
+        return answer
+    ours = PAYMENT_RESPONSE.lower()
+    headers = tuple(wire.settlement_header(value) if name == ours else (name, value) for name, value in answer.headers)
+    return Answer(answer.status, headers, answer.body)
+
+
 def _common(content_type: str) -> list[tuple[str, str]]:
     return [
         ("content-type", content_type),
         ("cache-control", "no-store"),
-        ("vary", f"Accept, {PAYMENT_SIGNATURE}"),
-        ("access-control-expose-headers", ", ".join((*EXPOSED_HEADERS, "Retry-After"))),
+        ("vary", _VARY),
+        ("access-control-expose-headers", _EXPOSED),
         ("x-content-type-options", "nosniff"),
     ]

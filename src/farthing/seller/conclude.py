@@ -6,6 +6,7 @@ from typing import Final
 
 from farthing.errors import StoreError
 from farthing.flow import Flow, Now
+from farthing.seller.answers import spoken
 from farthing.seller.known import RUNS_MAX
 from farthing.seller.settling import SETTLE_LEASE_SECONDS, lost_lease, release, settle, unrecorded
 from farthing.seller.states import PaymentFlow, State
@@ -26,6 +27,11 @@ def conclude(ticket: Ticket, response: StoredResponse) -> Flow[Release | Refuse]
     The record and the intent to settle are one commit; a route that keeps no response has its intent on record since
     the claim.
     """
+    conclusion = yield from _conclude(ticket, response)
+    return Refuse(spoken(conclusion.answer, ticket.wire)) if isinstance(conclusion, Refuse) else conclusion
+
+
+def _conclude(ticket: Ticket, response: StoredResponse) -> Flow[Release | Refuse]:
     if not ticket.stores_response:
         return release(ticket, (yield from settle(ticket, State.SETTLING, "held")))
     now_seconds = yield from Now()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from farthing.protocol.http import EXPOSED_HEADERS, PAYMENT_RESPONSE, PAYMENT_SIGNATURE
+from farthing.protocol.versions import CURRENT, EXPOSED_HEADERS, REQUEST_HEADERS, RESPONSE_HEADERS, VARY_HEADERS
+from farthing.protocol.wire import Wire
 
 HeaderList = tuple[tuple[str, str], ...]
 
@@ -17,10 +18,12 @@ _SHARED_HEADERS: Final = frozenset(
 )
 
 
-def paid_headers(headers: Iterable[tuple[str, str]], *, settlement: str, shared_cache: bool) -> HeaderList:
+def paid_headers(
+    headers: Iterable[tuple[str, str]], *, settlement: str, shared_cache: bool, wire: Wire = CURRENT
+) -> HeaderList:
     """Make the headers of a paid answer: the handler's, all of them, private to this buyer, with PAYMENT-RESPONSE.
 
-    `settlement` is the header's value; empty where there is none to give.
+    `settlement` is the header's value; empty where there is none to give. It goes out over `wire`.
     """
     kept: list[tuple[str, str]] = []
     caching: list[str] = []
@@ -28,7 +31,7 @@ def paid_headers(headers: Iterable[tuple[str, str]], *, settlement: str, shared_
         lower = name.lower()
         if lower == "cache-control":
             caching.append(value)
-        elif lower == PAYMENT_RESPONSE.lower() or (not shared_cache and lower in _SHARED_HEADERS):
+        elif lower in RESPONSE_HEADERS or (not shared_cache and lower in _SHARED_HEADERS):
             continue  # the first is ours to say, whatever the handler says
         else:
             kept.append((name, value))
@@ -37,8 +40,8 @@ def paid_headers(headers: Iterable[tuple[str, str]], *, settlement: str, shared_
     else:
         kept.append(("cache-control", private_cache_control(caching)))
     if settlement:
-        kept.append((PAYMENT_RESPONSE.lower(), settlement))
-    kept = _listed(kept, "vary", (PAYMENT_SIGNATURE,))
+        kept.append(wire.settlement_header(settlement))
+    kept = _listed(kept, "vary", VARY_HEADERS)
     return tuple(_listed(kept, "access-control-expose-headers", EXPOSED_HEADERS))
 
 
@@ -82,5 +85,5 @@ def allow_payment_headers(headers: Iterable[tuple[str, str]]) -> HeaderList:
     kept = list(headers)
     wildcard = any(key.lower() == "access-control-allow-headers" and value.strip() == "*" for key, value in kept)
     if not wildcard:
-        kept = _listed(kept, "access-control-allow-headers", (PAYMENT_SIGNATURE,))
+        kept = _listed(kept, "access-control-allow-headers", REQUEST_HEADERS)
     return tuple(_listed(kept, "access-control-expose-headers", EXPOSED_HEADERS))

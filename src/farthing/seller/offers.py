@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from farthing.errors import RemoteProtocolError
 from farthing.evm.addresses import AddressInvalid, parse_address
-from farthing.mechanisms.interface import SellerMechanism
+from farthing.mechanisms.interface import SellerMechanism, SignedPayment
 from farthing.protocol.messages import PaymentPayload, PaymentRequired, PaymentRequirements, ResourceInfo
 from farthing.seller.request import Request, normal_url
 
@@ -23,11 +24,23 @@ class Offered(msgspec.Struct, frozen=True):
 
 
 class Mismatch(msgspec.Struct, frozen=True):
-    """Why a payment was not made for any of the offers: the reason code, and the field that differs."""
+    """Why a payment was not made for any of the offers: the reason code, and the field that differs.
+
+    `network` is where it would be paid.
+    """
 
     reason: str
     field: str
     message: str
+    network: str = ""
+
+
+class Matched(msgspec.Struct, frozen=True):
+    """A payment, read, with the offer that it was made for."""
+
+    payment: PaymentPayload
+    signed: SignedPayment
+    offer: Offered
 
 
 def offers_for(request: Request) -> tuple[Offered, ...]:
@@ -43,6 +56,40 @@ def payment_required_for(request: Request, offers: tuple[Offered, ...], error: s
     return PaymentRequired(resource=resource, accepts=tuple(each.requirements for each in offers), error=error)
 
 
+def match_payment(
+    possible: Sequence[PaymentPayload], request: Request, offers: tuple[Offered, ...]
+) -> Matched | Mismatch:
+    """Find the one offer that a payment belongs to.
+
+    `possible` has one reading where the payment says what it accepted. Where it does not, it belongs to the offer that
+    its network, payee, value and signature fit, if that is one alone: each reading is checked as of the moment at
+    which it was made, so that the answer does not depend on the clock. Raises `RemoteProtocolError` for a payment that
+    can't be read.
+    """
+    fitting: list[Matched] = []
+    for payment in possible:
+        offer = match_offer(payment, request, offers)
+        if isinstance(offer, Mismatch):
+            return offer
+        matched = Matched(payment, offer.mechanism.read(payment), offer)
+        if len(possible) == 1:
+            return matched
+        if _fits(matched) and not any(each.offer is offer for each in fitting):
+            fitting.append(matched)
+    if len(fitting) == 1:
+        return fitting[0]
+    what = "fits several of them" if fitting else "fits none of them"
+    message = f"the payment does not say which offer of this request it is for, and {what}"
+    network = (possible[0].accepted if possible else offers[0].requirements).network
+    return Mismatch("invalid_payment_requirements", "$", message, network)
+
+
+def _fits(matched: Matched) -> bool:
+    signed, offer = matched.signed, matched.offer
+    made_at = max(signed.valid_after, signed.valid_before - offer.requirements.max_timeout_seconds)
+    return offer.mechanism.check(signed, offer.requirements, now_seconds=made_at) is None
+
+
 def match_offer(payment: PaymentPayload, request: Request, offers: tuple[Offered, ...]) -> Offered | Mismatch:
     """Find the offer that a payment accepted, as it stands today for this request.
 
@@ -54,7 +101,7 @@ def match_offer(payment: PaymentPayload, request: Request, offers: tuple[Offered
     resource = payment.resource
     if resource is not None and normal_url(resource.url) != normal_url(request.url):
         message = f"the payment was made for another resource; this one is {request.url}"
-        return Mismatch("invalid_payment_requirements", "$.resource.url", message)
+        return Mismatch("invalid_payment_requirements", "$.resource.url", message, accepted.network)
     nearest = "$.accepted"
     for offer in offers:
         difference = first_difference(offer.requirements, accepted)
@@ -63,7 +110,7 @@ def match_offer(payment: PaymentPayload, request: Request, offers: tuple[Offered
         if len(offers) == 1:
             nearest = difference
     message = f"the payment accepted an offer that is not made for this request ({nearest[2:]} differs)"
-    return Mismatch("invalid_payment_requirements", nearest, message)
+    return Mismatch("invalid_payment_requirements", nearest, message, accepted.network)
 
 
 def first_difference(ours: PaymentRequirements, theirs: PaymentRequirements) -> str | None:

@@ -11,6 +11,8 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from farthing.errors import ConfigError, RemoteProtocolError
+from farthing.protocol.versions import CURRENT
+from farthing.protocol.wire import Wire
 from farthing.seller.pricing import Facts
 from farthing.seller.routes import Route
 
@@ -27,8 +29,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class Request(msgspec.Struct, frozen=True):
     """A request for a priced route.
 
-    `url` is the resource's address as it is offered (`offered_url`); `payments` every value of PAYMENT-SIGNATURE;
-    `body_digest` the SHA-256 of the body in hex, empty where there is none.
+    `url` is the resource's address as it is offered (`offered_url`); `payments` every payment that came with it,
+    and `wire` what they came over; `body_digest` the SHA-256 of the body in hex, empty where there is none.
     """
 
     method: str
@@ -40,6 +42,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     payments: tuple[str, ...] = ()
     body_digest: str = ""
+    wire: Wire = CURRENT
 
     @property
     def facts(self) -> Facts:

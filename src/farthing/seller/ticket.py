@@ -7,6 +7,8 @@ from typing import TypeAlias
 import msgspec
 
 from farthing.protocol.messages import PaymentPayload
+from farthing.protocol.versions import CURRENT
+from farthing.protocol.wire import Wire
 from farthing.seller.answers import Answer
 from farthing.seller.payment import Payment
 from farthing.seller.states import PaymentFlow
@@ -14,7 +16,10 @@ from farthing.seller.store import StoredResponse
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """A claimed payment on its way through the work. Who holds it, and only at its epoch, may move the payment."""
+    """A claimed payment on its way through the work. Who holds it, and only at its epoch, may move the payment.
+
+    `wire` is what this request came over, and its answer goes out over.
+    """
 
     payment: Payment
     payload: PaymentPayload
@@ -23,6 +28,7 @@ class Ticket(msgspec.Struct, frozen=True):
     idempotent: bool
     stores_response: bool
     shared_cache: bool
+    wire: Wire = CURRENT
 
     @property
     def payment_id(self) -> str:

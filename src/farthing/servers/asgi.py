@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMap
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from farthing.flow import Flow, drive_async
-from farthing.protocol.http import PAYMENT_RESPONSE
+from farthing.protocol.versions import RESPONSE_HEADERS, presented
 from farthing.seller.answers import Answer, problem
 from farthing.seller.conclude import abandon, conclude, delivered, finish, succeeded, undelivered
 from farthing.seller.headers import paid_headers
@@ -24,7 +24,7 @@ from farthing.seller.ticket import Conclusion, Deliver, Refuse, Release, Serve, 
 from farthing.servers import preflight
 from farthing.servers.held import HeldBody, ResponseTooLarge, body_of, body_size
 from farthing.servers.marks import Passed, current
-from farthing.servers.seller import Seller, payments_of
+from farthing.servers.seller import Seller
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class PaymentMiddleware:
         if isinstance(match, Preflight):
             await self._preflight(match, scope, headers, receive, send)
             return
-        payments = payments_of(pairs)
+        wire, payments = presented(pairs)
         body = b""
         if payments and match.servable:
             read = await _read_body(receive, headers, self.seller.request_body_max_bytes)
@@ -101,7 +101,7 @@ class PaymentMiddleware:
                 return
             body = read
         request = self.seller.request(
-            match, method=method, path=path, query=query, headers=headers, payments=payments, body=body
+            match, method=method, path=path, query=query, headers=headers, payments=payments, wire=wire, body=body
         )
         if isinstance(request, Answer):
             await _send_answer(send, request, head=method == "HEAD")
@@ -144,7 +144,9 @@ class PaymentMiddleware:
         """Send a response from the record."""
         del receive
         response, ticket = verdict.response, verdict.ticket
-        headers = paid_headers(response.headers, settlement=verdict.settlement, shared_cache=ticket.shared_cache)
+        headers = paid_headers(
+            response.headers, settlement=verdict.settlement, shared_cache=ticket.shared_cache, wire=ticket.wire
+        )
         await self.send_stored(headers, verdict, send)
         await self.drive(delivered(ticket))
 
@@ -300,7 +302,7 @@ class _Holding:
                 # Nothing is charged for this answer; that is on record before it goes out.
                 self._over = self._passing = True
                 await self._door.note(abandon(self._ticket))
-                kept = tuple(each for each in self._headers if each[0].lower() != PAYMENT_RESPONSE.lower())
+                kept = tuple(each for each in self._headers if each[0].lower() not in RESPONSE_HEADERS)
                 await self._send({**message, "headers": _encoded(kept)})
         elif kind == "http.response.body" and self._status and not self._over:
             self._body.write(message.get("body", b""))
@@ -328,7 +330,9 @@ class _Holding:
         if ticket.stores_response and await self._receive.client_has_gone():
             await self._door.note(undelivered(ticket))
             return
-        headers = paid_headers(self._headers, settlement=conclusion.settlement, shared_cache=ticket.shared_cache)
+        headers = paid_headers(
+            self._headers, settlement=conclusion.settlement, shared_cache=ticket.shared_cache, wire=ticket.wire
+        )
         await self._door.send_stored(headers, Deliver(ticket, response, conclusion.settlement), self._send)
         await self._door.drive(delivered(ticket))
         if response.spool and not ticket.stores_response:
@@ -360,6 +364,7 @@ class _Streaming:
                 _decoded(message.get("headers", ())),
                 settlement=self._settlement,
                 shared_cache=self._ticket.shared_cache and not self._over,
+                wire=self._ticket.wire,
             )
             message = {**message, "headers": _encoded(headers), "trailers": False}
         await self._send(message)

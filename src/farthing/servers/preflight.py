@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from farthing.protocol.http import PAYMENT_SIGNATURE
+from farthing.protocol.versions import REQUEST_HEADERS
 from farthing.seller.answers import Answer
 from farthing.seller.headers import HeaderList, allow_payment_headers
 from farthing.seller.routes import Preflight
 
 _REQUEST_HEADERS: Final = "access-control-request-headers"
+_OURS: Final = frozenset(name.lower() for name in REQUEST_HEADERS)
 _REFUSED: Final = 400
 
 
@@ -30,12 +31,12 @@ def probe_path(path: str) -> str:
 
 
 def probe_headers(headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
-    """Leave the payment's header out of what the CORS layer is asked for: that one is allowed here."""
+    """Leave the payment's headers out of what the CORS layer is asked for: they are allowed here."""
     for name, value in headers:
         if name.lower() != _REQUEST_HEADERS:
             yield name, value
             continue
-        others = [each.strip() for each in value.split(",") if each.strip().lower() != PAYMENT_SIGNATURE.lower()]
+        others = [each.strip() for each in value.split(",") if each.strip().lower() not in _OURS]
         if others:
             yield name, ", ".join(others)
 

@@ -32,8 +32,9 @@ from farthing.mechanisms.registry import Registry
 from farthing.networks import KNOWN, Networks
 from farthing.protocol.codec import OFFER_HEADER_MAX_BYTES, pack_payment_required
 from farthing.protocol.facilitator import Facilitator
-from farthing.protocol.http import PAYMENT_SIGNATURE
 from farthing.protocol.messages import PaymentRequired, ResourceInfo
+from farthing.protocol.versions import CURRENT
+from farthing.protocol.wire import Wire
 from farthing.seller.admit import admit
 from farthing.seller.answers import Answer, problem
 from farthing.seller.pricing import PriceLike, Terms, Way, at, make_way
@@ -234,6 +235,7 @@ class Seller:
         query: str,
         headers: Mapping[str, str],
         payments: tuple[str, ...],
+        wire: Wire = CURRENT,
         body: bytes = b"",
     ) -> Request | Answer:
         """Make the flows' view of a request; or the answer to one whose address is too long to be offered."""
@@ -251,6 +253,7 @@ class Seller:
             headers=headers,
             payments=payments,
             body_digest=hashlib.sha256(body).hexdigest() if body else "",
+            wire=wire,
         )
 
     def admit(self, request: Request, *, servable: bool) -> Flow[Verdict]:
@@ -331,12 +334,6 @@ class Seller:
 
     def _kinds(self) -> set[tuple[str, str]]:
         return {(way.terms.scheme, way.terms.network) for route in self.routes.routes for way in route.ways}
-
-
-def payments_of(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Give every value of PAYMENT-SIGNATURE, in order; names are lower case."""
-    wanted = PAYMENT_SIGNATURE.lower()
-    return tuple(value for name, value in headers if name == wanted)
 
 
 def _caller() -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from wsgiref.util import FileWrapper
 
 from farthing.flow import Flow, drive
-from farthing.protocol.http import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
+from farthing.protocol.versions import RESPONSE_HEADERS, presented_joined
 from farthing.seller.answers import Answer, problem
 from farthing.seller.conclude import abandon, conclude, delivered, finish, succeeded, undelivered
 from farthing.seller.headers import HeaderList, paid_headers
@@ -85,9 +85,7 @@ class PaidWSGI:
             return _send(start_response, problem(match.status, "not-taken", match.title, match.detail), head=head)
         if isinstance(match, Preflight):
             return _send(start_response, self._preflight(match, environ, headers))
-        # Servers join repeated headers with a comma, which base64 has not.
-        payment = headers.get(PAYMENT_SIGNATURE.lower())
-        payments = () if payment is None else tuple(payment.split(","))
+        wire, payments = presented_joined(headers)
         body = b""
         if payments and match.servable:
             read = _read_body(environ, self.seller.request_body_max_bytes)
@@ -95,7 +93,7 @@ class PaidWSGI:
                 return _send(start_response, read)
             body = read
         request = self.seller.request(
-            match, method=method, path=path, query=query, headers=headers, payments=payments, body=body
+            match, method=method, path=path, query=query, headers=headers, payments=payments, wire=wire, body=body
         )
         if isinstance(request, Answer):
             return _send(start_response, request, head=head)
@@ -138,7 +136,7 @@ class PaidWSGI:
         if not succeeded(held.status):
             self.drive(abandon(ticket))
             response = body.store(held.status, held.headers, durable=False)
-            kept = [each for each in held.headers if each[0].lower() != PAYMENT_RESPONSE.lower()]
+            kept = [each for each in held.headers if each[0].lower() not in RESPONSE_HEADERS]
             start_response(held.status_line, kept)
             return _Sending(body_of(response, folder), body.discard)
         response = body.store(held.status, held.headers, durable=ticket.stores_response)
@@ -153,7 +151,11 @@ class PaidWSGI:
     def _deliver(self, verdict: Deliver, start_response: StartResponse, status_line: str = "") -> Iterable[bytes]:
         """Send a held or recorded response."""
         response, ticket, folder = verdict.response, verdict.ticket, self.seller.store.spool_folder
-        headers = list(paid_headers(response.headers, settlement=verdict.settlement, shared_cache=ticket.shared_cache))
+        headers = list(
+            paid_headers(
+                response.headers, settlement=verdict.settlement, shared_cache=ticket.shared_cache, wire=ticket.wire
+            )
+        )
         if not any(name.lower() == "content-length" for name, _ in headers) and response.status not in (204, 205):
             headers.append(("Content-Length", str(body_size(response, folder))))
         start_response(status_line or _status_line(response.status), headers)
@@ -266,7 +268,12 @@ class _Run:
         if not good:
             self.end(complete=False)
         full = list(
-            paid_headers(headers, settlement=self._verdict.settlement, shared_cache=ticket.shared_cache and good)
+            paid_headers(
+                headers,
+                settlement=self._verdict.settlement,
+                shared_cache=ticket.shared_cache and good,
+                wire=ticket.wire,
+            )
         )
         if exc_info is not None:
             return self._start_response(status, full, exc_info)

@@ -20,9 +20,11 @@ from starlette.routing import Route
 from farthing.errors import FacilitatorUnavailable, RemoteProtocolError
 from farthing.facilitator.answers import refusal
 from farthing.facilitator.verify import INVALID_PAYLOAD
-from farthing.protocol.codec import BODY_MAX_BYTES, decode_verify_request, encode_json
+from farthing.protocol.codec import BODY_MAX_BYTES, encode_json
 from farthing.protocol.http import IDEMPOTENCY_KEY
 from farthing.protocol.messages import X402_VERSION, VerifyRequest, VerifyResponse
+from farthing.protocol.versions import CURRENT, VERSIONS, in_all_versions, wire_of_version
+from farthing.protocol.wire import Wire
 from farthing.services.facilitator.auth import LOOPBACK, Tokens
 from farthing.services.facilitator.openapi import openapi_document
 from farthing.services.facilitator.problems import (
@@ -53,11 +55,11 @@ Members = Callable[[str, str], dict[str, Any]]
 
 
 class _PayloadVersion(msgspec.Struct, frozen=True, rename={"x402_version": "x402Version"}):
-    x402_version: int = X402_VERSION
+    x402_version: int | None = None
 
 
 class _Versions(msgspec.Struct, frozen=True, rename={"x402_version": "x402Version", "payload": "paymentPayload"}):
-    x402_version: int = X402_VERSION
+    x402_version: int | None = None
     payload: _PayloadVersion = _PayloadVersion()
 
 
@@ -142,12 +144,12 @@ class _App:
 
     async def _verify(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
         body = await _read_body(request)
-        verdict = _judge_request(body)
+        wire, verdict = _judge_request(body)
         if isinstance(verdict, VerifyRequest):
             response = await self._service.verify(verdict.payment_payload, verdict.payment_requirements)
         else:
             response = VerifyResponse(is_valid=False, invalid_reason=verdict[0], invalid_message=verdict[1])
-        return Response(encode_json(response), media_type=JSON)
+        return Response(wire.encode_verify_response(response), media_type=JSON)
 
     async def _settle(self, request: Request, caller: str) -> Response:
         key = request.headers.get(IDEMPOTENCY_KEY, "")
@@ -155,17 +157,17 @@ class _App:
             detail = f"{IDEMPOTENCY_KEY} has {len(key)} characters; the limit is {IDEMPOTENCY_KEY_MAX_CHARS}."
             raise _Refused("malformed-request", detail)
         body = await _read_body(request)
-        verdict = _judge_request(body)
+        wire, verdict = _judge_request(body)
         if isinstance(verdict, VerifyRequest):
             response = await self._service.settle_as(
                 caller, verdict.payment_payload, verdict.payment_requirements, idempotency_key=key
             )
         else:
             response = refusal(*verdict, network="")
-        return Response(encode_json(response), media_type=JSON)
+        return Response(wire.encode_settlement(response), media_type=JSON)
 
     async def _supported(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
-        return Response(encode_json(await self._service.supported()), media_type=JSON)
+        return Response(encode_json(in_all_versions(await self._service.supported())), media_type=JSON)
 
     async def _payment(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
         name: str = request.path_params["name"]
@@ -204,31 +206,48 @@ async def _read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def _judge_request(body: bytes) -> VerifyRequest | tuple[str, str]:
-    """Decode a request: what the buyer made wrong is a reason and words, what the seller made wrong is refused."""
+def _judge_request(body: bytes) -> tuple[Wire, VerifyRequest | tuple[str, str]]:
+    """Decode a request: what the buyer made wrong is a reason and words, what the seller made wrong is refused.
+
+    The wire is the one that the answer goes out over.
+    """
+    wire = CURRENT
     try:
-        decoded = decode_verify_request(body)
+        try:
+            decoded = CURRENT.decode_verify_request(body)
+        except RemoteProtocolError:
+            outside, inside = _versions_of(body)
+            spoken = wire_of_version(outside)
+            if spoken is None or outside != inside:
+                return CURRENT, _wrong_version(outside, inside)
+            if spoken is CURRENT:
+                raise
+            wire = spoken
+            decoded = wire.decode_verify_request(body)
     except RemoteProtocolError as error:
-        version = _version_of(body)
-        if version != X402_VERSION:
-            return _INVALID_VERSION, f"x402Version is {version}; this facilitator speaks version {X402_VERSION}."
         if error.path.startswith(_BUYERS_PART):
-            return INVALID_PAYLOAD, str(error)
+            return wire, (INVALID_PAYLOAD, str(error))
         raise _Refused("malformed-request", str(error), path=error.path) from None
     if decoded.x402_version != X402_VERSION:
-        what = f"x402Version is {decoded.x402_version}; this facilitator speaks version {X402_VERSION}."
-        return _INVALID_VERSION, what
-    return decoded
+        return wire, _wrong_version(decoded.x402_version, X402_VERSION)
+    return wire, decoded
 
 
-def _version_of(body: bytes) -> int:
-    """The version that a request that can't be read says it has, outside or in the payment."""
+def _wrong_version(outside: int, inside: int) -> tuple[str, str]:
+    spoken = " and ".join(str(wire.version) for wire in VERSIONS)
+    said = f"{outside}" if outside == inside else f"{outside} in the request and {inside} in its payment"
+    return _INVALID_VERSION, f"x402Version is {said}; this facilitator speaks {spoken}."
+
+
+def _versions_of(body: bytes) -> tuple[int, int]:
+    """The version that a request that can't be read says it has, outside and in the payment; one stands for both."""
     try:
         versions = _versions_decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return X402_VERSION
-    outside = versions.x402_version
-    return outside if outside != X402_VERSION else versions.payload.x402_version
+        return X402_VERSION, X402_VERSION
+    outside, inside = versions.x402_version, versions.payload.x402_version
+    either = next((each for each in (outside, inside) if each is not None), X402_VERSION)
+    return either if outside is None else outside, either if inside is None else inside
 
 
 def _problem(
