@@ -40,7 +40,7 @@ from farthing.clients.buyer import Buyer
 from farthing.clients.httpx import receipt_of
 from farthing.errors import ConfigError, FarthingError, PaymentError, PaymentRefused
 from farthing.mechanisms.registry import Registry
-from farthing.world.http import check_url, is_loopback, origin_of
+from farthing.world.urls import check_url, is_loopback, origin_of
 
 if TYPE_CHECKING:
     from farthing.protocol.messages import PaymentRequirements

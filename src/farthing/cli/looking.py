@@ -10,7 +10,7 @@ from farthing import __version__
 from farthing.cli.paying import transport_for
 from farthing.errors import ConfigError
 from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
-from farthing.world.http import check_url, origin_of
+from farthing.world.urls import check_url, origin_of
 
 LOOK_TIMEOUT_SECONDS: Final = 20.0
 

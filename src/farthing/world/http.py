@@ -12,12 +12,10 @@ HttpTrouble
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import weakref
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -25,6 +23,18 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from farthing.errors import ConfigError, FarthingError
+from farthing.world.urls import check_url, is_loopback, origin_of
+
+__all__ = [
+    "HttpAnswer",
+    "HttpClient",
+    "HttpTrouble",
+    "NoAnswer",
+    "RequestNotSent",
+    "check_url",
+    "is_loopback",
+    "origin_of",
+]
 
 # A facilitator or a node on the other side of the world shakes hands in well under a second.
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -176,40 +186,6 @@ async def _read(response: aiohttp.ClientResponse, host: str, max_bytes: int) -> 
             raise NoAnswer(f"{host} sent a body of more than {max_bytes} bytes.")
         parts.append(part)
     return HttpAnswer(response.status, response.headers, b"".join(parts))
-
-
-def origin_of(url: str) -> str:
-    """The part of a URL that may be shown: scheme, host and port. Paths, queries and user names hold keys."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "?"
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
-
-
-def check_url(url: str, what: str) -> str:
-    """Hold a configured URL to http or https with a host and without user name or fragment. Raises `ConfigError`."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises ValueError for a port that is none
-    except ValueError as error:
-        raise ConfigError(f"The URL of {what} can't be read: {error}.") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"The URL of {what} is like https://host/path; this one starts with {parts.scheme!r}.")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"The URL of {what} ({origin_of(url)}) holds a user name: credentials go into headers.")
-    if parts.fragment:
-        raise ConfigError(f"The URL of {what} ({origin_of(url)}) has a fragment, which is never sent: leave it out.")
-    return url
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine by its own name or number (RFC 6761, section 6.3)."""
-    host = (urlsplit(url).hostname or "").lower()
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _cause(error: BaseException) -> str:
