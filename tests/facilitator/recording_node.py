@@ -23,6 +23,8 @@ class RecordingNode:
         self.swallow: str = ""
         # Called with each batch's calls before they go on to the devnet.
         self.before: Callable[[list[dict[str, Any]]], None] = lambda _calls: None
+        # Called with each call and its result; what it gives is answered in the result's place.
+        self.lie: Callable[[dict[str, Any], Any], Any] = lambda _call, result: result
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -50,4 +52,8 @@ class RecordingNode:
         if self.swallow in methods:
             self.broken = True
             return web.Response(status=502, text="lost on the way")
+        by_id = {call["id"]: call for call in calls}
+        for reply in answer if isinstance(answer, list) else [answer]:
+            if reply.get("result") is not None:
+                reply["result"] = self.lie(by_id[reply["id"]], reply["result"])
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterable
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -177,6 +179,12 @@ class Lane:
                 async with asyncio.timeout(seconds):
                     await event.wait()
         event.clear()
+
+    def log_bug(self, loop: str, error: Exception) -> None:
+        """Log an error that nobody expected by its type and place: its words may be anybody's."""
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        at = f"{Path(last.filename).name}:{last.lineno}"
+        self.log.error("a loop failed; it goes on", loop=loop, error=type(error).__name__, at=at)
 
     def close(self) -> None:
         """Have both loops end after what they are doing now."""

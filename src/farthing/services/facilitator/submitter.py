@@ -79,6 +79,10 @@ class Submitter:
                 lane.metrics.node_errors.labels(lane.network).inc()
             except FarthingError as error:
                 lane.log.warning("the submitter can't work", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a number that fits no column, a bug: payments wait for this loop
+                lane.log_bug("submitter", error)
+                # What is in memory may be half done: the next step takes everything over from the store.
+                lane.lease = None
             await lane.wait(lane.work, lane.pace.work_seconds)
         if lane.lease is not None:
             lane.lease = None

@@ -97,6 +97,8 @@ class Watcher:
                 lane.metrics.node_errors.labels(lane.network).inc()
             except FarthingError as error:
                 lane.log.warning("the watcher can't work", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a number that fits no column, a bug: payments wait for this loop
+                lane.log_bug("watcher", error)
             pending = bool(lane.entries or lane.lingering)
             if lane.look.is_set():
                 delay = shortest
@@ -106,8 +108,8 @@ class Watcher:
     async def look(self) -> None:
         """Look at the chain once, in one batch, and record what it showed."""
         lane = self._lane
-        entries = sorted(lane.entries.values(), key=lambda entry: entry.nonce)
-        hashes = [(entry, version.hash) for entry in entries for version in entry.versions][:RECEIPTS_MAX]
+        entries = _first(sorted(lane.entries.values(), key=lambda entry: entry.nonce), RECEIPTS_MAX)
+        hashes = [(entry, version.hash) for entry in entries for version in entry.versions]
         before = lane.head
         answers = await lane.ask(
             block_call("latest"),
@@ -345,6 +347,17 @@ class Watcher:
             lane.metrics.lost.labels(lane.network).inc(len(lost))
             await self._submitter.reload()
             lane.work.set()
+
+
+def _first(entries: Iterable[OutboxEntry], receipts_max: int) -> list[OutboxEntry]:
+    """Give the oldest entries whose receipts one look may ask for; of the others it learns nothing."""
+    first: list[OutboxEntry] = []
+    for entry in entries:
+        receipts_max -= len(entry.versions)
+        if receipts_max < 0 and first:
+            break
+        first.append(entry)
+    return first
 
 
 def _heights(rows: Iterable[PaymentRecord] | Sequence[OutboxEntry]) -> set[int]:
