@@ -218,13 +218,15 @@ def signed_payment(shop: Shop, wallet: Wallet) -> str:
     return asyncio.run(story())
 
 
-def send_copies(shop: Shop, header: str, copies: int) -> list[httpx.Response]:
+def send_copies(
+    shop: Shop, header: str, copies: int, *, header_name: str = "PAYMENT-SIGNATURE"
+) -> list[httpx.Response]:
     """Send one payment many times at once."""
 
     async def story() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=copies)
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits) as http:
-            requests_ = [http.get(shop.report, headers={"PAYMENT-SIGNATURE": header}) for _ in range(copies)]
+            requests_ = [http.get(shop.report, headers={header_name: header}) for _ in range(copies)]
             return list(await asyncio.gather(*requests_))
 
     return asyncio.run(story())
