@@ -79,7 +79,7 @@ WHERE purchase_id = ? AND state IN ('sent', 'unknown', 'refused', 'settled')
 _PRESENT_AGAIN: Final = f"""
 UPDATE purchases
 SET state = CASE WHEN state = 'refused' THEN 'sent' WHEN state = 'sent' THEN 'unknown' ELSE state END, owner = ?
-WHERE purchase_id = ? AND state IN {_OPEN_STATES}
+WHERE purchase_id = ? AND delivered = 0 AND state IN {_OPEN_STATES}
 """  # noqa: S608 - constants of this module
 _STATE: Final = "SELECT state FROM purchases WHERE purchase_id = ?"
 _ACCOUNT: Final = "SELECT currency, value, scopes FROM purchases WHERE purchase_id = ?"
