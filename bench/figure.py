@@ -11,7 +11,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the result. `ours`, `limit` and the official figures are in `unit`; a ratio is ours over the other.
 
     `limit` is the least (or most) that the work can take: the one thing in it that nobody can leave out. `target` is
-    the ratio to the limit that is to be reached.
+    what is to be reached: by the ratio to the limit, or by what `target_is` says. `notes` are told beside it.
     """
 
     name: str
@@ -22,6 +22,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     official: float | None = None
     official_coincurve: float | None = None
     target: float | None = None
+    target_is: Literal["ratio to limit", "ratio to official", "ours"] = "ratio to limit"
+    notes: tuple[str, ...] = ()
 
     @property
     def ratio_to_limit(self) -> float | None:
@@ -35,11 +37,15 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def met(self) -> bool | None:
-        """Whether the ratio to the limit reaches the target; None where there is no target."""
-        ratio = self.ratio_to_limit
-        if ratio is None or self.target is None:
+        """Whether the target is reached; None where there is no target, or nothing to hold against it."""
+        reached = {
+            "ratio to limit": self.ratio_to_limit,
+            "ratio to official": self.ratio_to_official,
+            "ours": self.ours,
+        }[self.target_is]
+        if reached is None or self.target is None:
             return None
-        return ratio <= self.target if self.better == "lower" else ratio >= self.target
+        return reached <= self.target if self.better == "lower" else reached >= self.target
 
     def to_json(self) -> dict[str, object]:
         """The line of `--json`."""
@@ -70,8 +76,12 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
             elif value is not None:
                 parts.append(f"{label} {value:.1f}")
         if self.ratio_to_limit is not None:
-            verdict = {True: "met", False: "MISSED", None: "no target"}[self.met]
-            parts.append(f"ours {self.ratio_to_limit:.2f}x limit, target {self.target}: {verdict}")
+            parts.append(f"ours {self.ratio_to_limit:.2f}x limit")
+        if self.ratio_to_official is not None and self.ratio_to_official > 0:
+            parts.append(f"ours {self.ratio_to_official:.3g}x official")
+        if self.target is not None:
+            verdict = {True: "met", False: "MISSED", None: "not measured"}[self.met]
+            parts.append(f"target {self.target_is} {self.target:g}: {verdict}")
         return "; ".join(parts)
 
 

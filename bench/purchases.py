@@ -53,12 +53,12 @@ def offer_header() -> str:
     return pack_payment_required(PaymentRequired(resource=RESOURCE, accepts=(OFFER,)))
 
 
-def purchases(count: int, now_seconds: int) -> list[Purchase]:
-    """Make `count` payments, each by another payer, signed at `now_seconds`."""
+def purchases(count: int, now_seconds: int, *, first: int = 0) -> list[Purchase]:
+    """Make `count` payments, each by another payer, signed at `now_seconds`; `first` is the number of the first one."""
     accepted, resource = msgspec.Raw(encode_json(OFFER)), msgspec.Raw(encode_json(RESOURCE))
     buyer = ExactEvmBuyer()
     made: list[Purchase] = []
-    for index in range(count):
+    for index in range(first, first + count):
         signer = key(index)
         nonce = hashlib.sha256(f"nonce {index}".encode()).digest()
         signed: list[bytes] = []
