@@ -15,13 +15,17 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from unittest import mock
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+from typer.testing import CliRunner
 
+from farthing.cli import app
+from farthing.errors import FarthingError
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.servers.seller import Seller
 from farthing.world.facilitator_client import RemoteFacilitator
@@ -196,6 +200,17 @@ class User:
         process = self.start(*arguments, fds=fds)
         out, err = process.communicate(stdin, timeout=PROCESS_SECONDS)
         return Done(process.returncode, out, err.decode())
+
+    def call(self, *arguments: str, stdin: bytes = b"") -> Done:
+        """Run the command in this process, without a terminal: a tenth of the time (a test compares)."""
+        with mock.patch.dict(os.environ, self.environment, clear=True), contextlib.chdir(self.folder):
+            result = CliRunner().invoke(app, arguments, input=stdin)
+        code, error = result.exit_code, result.stderr
+        if isinstance(result.exception, FarthingError):
+            code, error = 2, f"{error}farthing: {result.exception}\n"
+        elif result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(code, result.stdout_bytes, error)
 
     def start(self, *arguments: str, fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
         """Start it, in a session of its own, so that no terminal is at hand."""

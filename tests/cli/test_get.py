@@ -78,6 +78,13 @@ def test_the_body_may_come_from_standard_input_while_the_terminal_is_asked(user:
     assert json.loads(done.stdout)["body"] == "piped"
 
 
+def test_a_call_in_this_process_does_as_a_process_does(user: User) -> None:
+    ran, called = (run("get", user.url("/report"), "--max", "0.05", "--yes") for run in (user.run, user.call))
+    assert (ran.code, ran.stdout) == (called.code, called.stdout) == (0, FREE)
+    ran, called = (run("get", user.url("/report"), "--max", "-1", "--yes") for run in (user.run, user.call))
+    assert (ran.code, ran.stdout, ran.stderr) == (called.code, called.stdout, called.stderr)
+
+
 # Exit codes.
 
 
@@ -93,7 +100,7 @@ def test_2_is_usage(user: User, market: Market) -> None:
         ("post", user.url("/echo"), "-d", "@nowhere"),
         ("get", user.url("/report"), "--yes", "-o", "nowhere/file"),
     ):
-        done = user.run(*arguments)
+        done = user.call(*arguments)
         assert done.code == 2, (arguments, done)
         assert "Traceback" not in done.stderr
     assert len(market.served) == before
@@ -104,20 +111,21 @@ def test_3_is_our_own_no(user: User) -> None:
     assert over.code == 3
     assert over.json["error"]["code"] == "price_over_limit"
     assert "--max" in over.json["error"]["advice"]
-    elsewhere = user.run("get", user.url("/report"), "--yes", "--network", "eip155:8453", "--json")
+    elsewhere = user.call("get", user.url("/report"), "--yes", "--network", "eip155:8453", "--json")
     assert (elsewhere.code, elsewhere.json["error"]["code"]) == (3, "no_acceptable_offer")
-    today = user.run("get", user.url("/report"), "--yes", "--max-per-day", "0.005", "--json")
+    today = user.call("get", user.url("/report"), "--yes", "--max-per-day", "0.005", "--json")
     assert (today.code, today.json["error"]["code"]) == (3, "over_per_day")
     assert user.spent == 0
 
 
 def test_4_is_the_sellers_no(market: Market, tmp_path: Path) -> None:
     poor = market.user(tmp_path, usdc="0")
-    done = poor.run("get", poor.url("/report"), "--yes", "--json")
+    done = poor.call("get", poor.url("/report"), "--yes", "--json")
     assert done.code == 4
     assert done.json["state"] == "refused"
     assert done.json["payment_id"].startswith("pay_")
-    gone = poor.run("get", poor.url("/gone-for-free"), "--json")
+    assert poor.run("get", poor.url("/report"), "--yes").code == 4
+    gone = poor.call("get", poor.url("/gone-for-free"), "--json")
     assert (gone.code, gone.json["status"], gone.json["paid"]) == (4, 410, False)
 
 
@@ -140,12 +148,12 @@ def test_5_B1_Ctrl_C_while_the_seller_works_is_unknown_and_the_same_again_pays_o
     assert "Run the same command again" in done.stderr
     (entry,) = user.journal()
     assert entry.state == "unknown"
-    listed = user.run("payments", "show", done.json["payment_id"])
+    listed = user.call("payments", "show", done.json["payment_id"])
     assert "farthing payments mark" in listed.stdout.decode()
     market.go_on.set()
-    again = user.run("get", user.url("/hangs"), "--yes", "--json")
+    again = user.call("get", user.url("/hangs"), "--yes", "--json")
     while again.code == 5:  # the seller still serves the first copy
-        again = user.run("get", user.url("/hangs"), "--yes", "--json")
+        again = user.call("get", user.url("/hangs"), "--yes", "--json")
     assert again.json["again"]
     assert again.json["payment_id"] == done.json["payment_id"]
     assert user.spent <= 10_000
@@ -157,18 +165,18 @@ def test_5_B1_Ctrl_C_while_the_seller_works_is_unknown_and_the_same_again_pays_o
 
 def test_B1_head_never_pays_and_shows_the_offer(user: User, market: Market) -> None:
     before = len(market.served)
-    done = user.run("head", user.url("/report"))
+    done = user.call("head", user.url("/report"))
     assert done.code == 0
     assert "0.01 USDC on Farthing devnet" in done.stdout.decode()
-    offers = user.run("head", user.url("/report"), "--json").json["offers"]
+    offers = user.call("head", user.url("/report"), "--json").json["offers"]
     assert [(each["price"], each["pay_to"], each["payable"]) for each in offers] == [("0.01", market.payee, True)]
-    refused = user.run("head", user.url("/report"), "--yes")
+    refused = user.call("head", user.url("/report"), "--yes")
     assert refused.code == 2
     assert (user.spent, len(market.served), user.home.exists()) == (0, before, False)
 
 
 def test_head_of_what_is_free_shows_its_headers(user: User) -> None:
-    done = user.run("head", user.url("/free"))
+    done = user.call("head", user.url("/free"))
     assert done.code == 0
     assert done.stdout.startswith(b"HTTP/1.1 200 OK")
     assert b"content-length:" in done.stdout.lower()
@@ -176,9 +184,9 @@ def test_head_of_what_is_free_shows_its_headers(user: User) -> None:
 
 def test_dry_run_shows_the_price_and_pays_nothing(user: User, market: Market) -> None:
     before = len(market.served)
-    done = user.with_env(FARTHING_KEY=None).run("get", user.url("/report"), "--dry-run", "--yes", "--json")
+    done = user.with_env(FARTHING_KEY=None).call("get", user.url("/report"), "--dry-run", "--yes", "--json")
     assert (done.code, done.json["price"], done.json["paid"]) == (0, "0.01", False)
-    dear = user.run("get", user.url("/dear"), "--dry-run")
+    dear = user.call("get", user.url("/dear"), "--dry-run")
     assert dear.code == 3
     assert b"per_request allows 0.1 USD" in dear.stdout
     assert (user.spent, len(market.served), user.home.exists()) == (0, before, False)
@@ -196,7 +204,7 @@ def test_a_body_is_sent_and_its_type_is_told(user: User) -> None:
         ("delete", [], [], (None, "")),
     ):
         options = [part for each in data for part in ("-d", each)]
-        done = user.run(method, user.url("/echo"), "--yes", *options, *headers)
+        done = user.call(method, user.url("/echo"), "--yes", *options, *headers)
         assert done.code == 0, done.stderr
         said = json.loads(done.stdout)
         assert (said["type"], said["body"]) == expected
@@ -204,15 +212,15 @@ def test_a_body_is_sent_and_its_type_is_told(user: User) -> None:
 
 
 def test_redirects_are_followed_only_when_asked_and_never_after_a_payment(user: User) -> None:
-    assert user.run("get", user.url("/free-moved")).stdout == b""
-    assert user.run("get", user.url("/free-moved"), "-L").stdout == FREE
-    paid = user.run("get", user.url("/moved"), "-L", "--yes")
+    assert user.call("get", user.url("/free-moved")).stdout == b""
+    assert user.call("get", user.url("/free-moved"), "-L").stdout == FREE
+    paid = user.call("get", user.url("/moved"), "-L", "--yes")
     assert "not followed" in paid.stderr
     assert paid.stdout == b""
 
 
 def test_verbose_tells_the_steps_and_shows_no_secret(user: User) -> None:
-    done = user.run("get", user.url("/report"), "--yes", "-v", "-H", "Authorization: Bearer s3cret")
+    done = user.call("get", user.url("/report"), "--yes", "-v", "-H", "Authorization: Bearer s3cret")
     for told in ("> GET ", "< 402", "* offer", "* signing: TransferWithAuthorization", "* payment: pay_", "* receipt"):
         assert told in done.stderr
     assert "s3cret" not in done.stderr
@@ -226,7 +234,7 @@ def test_verbose_tells_the_steps_and_shows_no_secret(user: User) -> None:
 def test_a_file_is_written_whole_and_nothing_else_is_left(user: User) -> None:
     target = user.folder / "report.txt"
     target.write_text("the old one")
-    done = user.run("get", user.url("/big"), "--yes", "-o", "report.txt", "--json")
+    done = user.call("get", user.url("/big"), "--yes", "-o", "report.txt", "--json")
     assert done.code == 0
     assert target.stat().st_size == BIG_SIZE_BYTES
     assert (done.json["file"], done.json["size_bytes"]) == (str(target), BIG_SIZE_BYTES)
@@ -237,18 +245,18 @@ def test_a_file_is_written_whole_and_nothing_else_is_left(user: User) -> None:
 def test_a_no_of_the_server_does_not_take_the_files_place(user: User) -> None:
     target = user.folder / "report.txt"
     target.write_text("the old one")
-    done = user.run("get", user.url("/gone-for-free"), "-o", "report.txt")
+    done = user.call("get", user.url("/gone-for-free"), "-o", "report.txt")
     assert done.code == 4
     assert "it was here yesterday" in done.stderr
     assert target.read_text() == "the old one"
 
 
 def test_a_body_that_breaks_off_is_never_under_the_files_name(user: User) -> None:
-    done = user.run("get", user.url("/paid-cut"), "--yes", "-o", "report.txt", "--json")
+    done = user.call("get", user.url("/paid-cut"), "--yes", "-o", "report.txt", "--json")
     assert done.code in {5, 6}
     assert done.json["error"]["code"] in {"cut", "http_500"} or done.json["state"] == "unknown"
     assert not (user.folder / "report.txt").exists()
-    free = user.run("get", user.url("/cut"), "-o", "free.txt", "--json")
+    free = user.call("get", user.url("/cut"), "-o", "free.txt", "--json")
     assert free.code == 6
     assert free.json["error"]["code"] == "cut"
     assert not (user.folder / "free.txt").exists()
@@ -256,10 +264,10 @@ def test_a_body_that_breaks_off_is_never_under_the_files_name(user: User) -> Non
 
 
 def test_json_holds_the_body_or_its_base64(user: User) -> None:
-    done = user.run("get", user.url("/report"), "--yes", "--json").json
+    done = user.call("get", user.url("/report"), "--yes", "--json").json
     assert (done["body"], done["price"], done["symbol"], done["state"]) == ("the goods\n", "0.01", "USDC", "settled")
     assert (done["payer"], done["pay_to"]) == (user.wallet.address, user.market.payee)
-    binary = user.run("get", user.url("/binary"), "--yes", "--json").json
+    binary = user.call("get", user.url("/binary"), "--yes", "--json").json
     assert binary["body"] is None
     assert len(binary["body_base64"]) > 256
 

@@ -43,6 +43,7 @@ from farthing.mechanisms.registry import Registry
 from farthing.world.urls import check_url, is_loopback, origin_of
 
 if TYPE_CHECKING:
+    from farthing.evm.signing import Signer
     from farthing.protocol.messages import PaymentRequirements
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -90,13 +91,14 @@ class Errand:
         self.policy.check_against(self.networks)
         self.result = Result(method=order.method, url=order.url, dry_run=order.dry_run)
         self._tell = Narrator(self.terminal, self.networks, verbose=order.verbose)
+        self._signer: Signer | None = None
         self._buyer: Buyer | None = None
         self._paid: PaidRequest | None = None
         self._url, self._headers, self._body = _read_request(order)
 
     def run(self) -> int:
         """Do it, say how it ended, and give the exit code."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         answer = Answer(self.order.output, as_json=self.order.as_json, terminal=self.terminal)
         try:
             with answer:
@@ -112,8 +114,8 @@ class Errand:
         except OSError as error:
             code = self._failed(EXIT_FAILED, Problem("output", f"The answer can't be written: {error.strerror}."))
         finally:
-            if self._buyer is not None:
-                self._buyer.close()
+            self._close()
+            signal.signal(signal.SIGTERM, before)
         self.result.exit_code = code
         if self.order.as_json:
             sys.stdout.write(msgspec.json.encode(self.result).decode() + "\n")
@@ -241,12 +243,18 @@ class Errand:
         code = EXIT_NETWORK if self.result.state == "settled" else EXIT_UNKNOWN
         return self._failed(code, Problem("cut", said, advice))
 
+    def _close(self) -> None:
+        if self._buyer is not None:
+            self._buyer.close()
+        if self._signer is not None and hasattr(self._signer, "close"):
+            self._signer.close()
+
     # The price.
 
     def _make_buyer(self) -> Buyer:
-        signer = open_signer(self.order.key, self.terminal)
+        self._signer = open_signer(self.order.key, self.terminal)
         buyer = Buyer(
-            signer=signer,
+            signer=self._signer,
             policy=self.policy,
             journal=self.order.journal,
             networks=self.networks,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from farthing.cli.home import journal_path
+from farthing.cli.terminal import plain
 from farthing.cli.tokens import known_networks
 from farthing.errors import ConfigError, StoreError
 
@@ -104,7 +105,7 @@ def list_payments(
                 newest.append(each)
                 totals.add(each)
     for each in newest:
-        print(json.dumps(_facts(each, table)) if as_json else _line(each, table))
+        print(json.dumps(_facts(each, table)) if as_json else plain(_line(each, table)))
     if not as_json:
         totals.show(shown=len(newest))
 
@@ -129,7 +130,7 @@ def show(
         return
     for name, value in facts.items():
         if value not in {"", None}:
-            print(f"{name:<14}{value}")
+            print(plain(f"{name:<14}{value}"))
     print(f"\n{_MEANING[found.state]}")
     if found.state in {"unknown", "sent", "refused"}:
         print(_WHAT_TO_DO.format(id=found.payment_id[: 2 * _SHORT_ID_CHARS]))

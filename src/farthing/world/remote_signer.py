@@ -80,6 +80,10 @@ class RemoteSigner:
         """Have a message signed, to be awaited."""
         return self._sign(message)
 
+    def close(self) -> None:
+        """Close its connections. A later signature opens new ones."""
+        run_blocking(self._client.aclose())
+
     def __repr__(self) -> str:
         """Show address and origin; paths and headers hold keys."""
         return f"RemoteSigner({self.address}, {origin_of(self._url)})"
