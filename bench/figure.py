@@ -59,7 +59,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
             "official_coincurve": _rounded(self.official_coincurve),
             "ratio_to_limit": _rounded(self.ratio_to_limit),
             "ratio_to_official": _rounded(self.ratio_to_official, digits=5),
-            "target": self.target,
+            "target": _rounded(self.target),
             "met": self.met,
         }
 

@@ -115,3 +115,9 @@ def request_bytes(path: str, payment: str = "") -> bytes:
     """Write a GET as a program sends it; `payment` is the value of PAYMENT-SIGNATURE."""
     head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\nUser-Agent: bench\r\n"
     return (head + (f"PAYMENT-SIGNATURE: {payment}\r\n" if payment else "") + "\r\n").encode("ascii")
+
+
+def post_bytes(path: str, body: bytes) -> bytes:
+    """Write a POST of JSON."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode("ascii") + body

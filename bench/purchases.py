@@ -53,13 +53,18 @@ def offer_header() -> str:
     return pack_payment_required(PaymentRequired(resource=RESOURCE, accepts=(OFFER,)))
 
 
-def purchases(count: int, now_seconds: int, *, first: int = 0) -> list[Purchase]:
-    """Make `count` payments, each by another payer, signed at `now_seconds`; `first` is the number of the first one."""
-    accepted, resource = msgspec.Raw(encode_json(OFFER)), msgspec.Raw(encode_json(RESOURCE))
+def purchases(
+    count: int, now_seconds: int, *, first: int = 0, offer: PaymentRequirements = OFFER, payers: int | None = None
+) -> list[Purchase]:
+    """Make `count` payments of `offer`, signed at `now_seconds`; `first` is the number of the first one.
+
+    Each is by another payer, or by one of `payers` in turn.
+    """
+    accepted, resource = msgspec.Raw(encode_json(offer)), msgspec.Raw(encode_json(RESOURCE))
     buyer = ExactEvmBuyer()
     made: list[Purchase] = []
     for index in range(first, first + count):
-        signer = key(index)
+        signer = key(index if payers is None else index % payers)
         nonce = hashlib.sha256(f"nonce {index}".encode()).digest()
         signed: list[bytes] = []
 
@@ -71,7 +76,7 @@ def purchases(count: int, now_seconds: int, *, first: int = 0) -> list[Purchase]
             signed.extend((digest, signer.sign_digest(digest)))
             return signed[1]
 
-        prepared = drive(buyer.pay(OFFER, payer=signer.address, nonce=nonce), perform)
+        prepared = drive(buyer.pay(offer, payer=signer.address, nonce=nonce), perform)
         text = encode_payment(accepted=accepted, payload=prepared.payload, resource=resource, extensions=None)
         made.append(Purchase(text, signed[0], signed[1]))
     return made
