@@ -8,7 +8,7 @@ The tables are values. A program that knows more networks or tokens makes a tabl
 (`KNOWN.with_token(…)`) and hands it on; nothing here is changed in place.
 
 Sources: the tokens are those of the default asset table of the official packages (PyPI `x402` 2.25.0, npm
-`@x402/evm` 2.27.0; `tests/evm/test_networks.py` compares), the version 1 names those of their tables for version 1.
+`@x402/evm` 2.27.0; `tests/evm/test_networks.py` compares).
 Confirmations and block times are our own choice, made with caution: an operator's configuration overrides them.
 """
 
@@ -41,8 +41,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
     `confirmations` is the depth in blocks (the including block is 1) at which a settlement counts as confirmed; one
     is enough where a single sequencer or a vote orders the blocks. `block_time_milliseconds` is the usual distance of
-    blocks, for pacing polls and judging windows, and no promise. `v1_name` is the name of version 1 of the protocol,
-    empty where it had none.
+    blocks, for pacing polls and judging windows, and no promise.
     """
 
     caip2: str
@@ -50,7 +49,6 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     confirmations: int = _CONFIRMATIONS_UNKNOWN
     block_time_milliseconds: int = _BLOCK_TIME_UNKNOWN_MILLISECONDS
     native_currency: str = "ETH"
-    v1_name: str = ""
     testnet: bool = False
 
     @property
@@ -90,14 +88,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 class Networks:
     """An immutable table of networks and their tokens. The first token of a network is its default."""
 
-    __slots__ = ("_by_v1_name", "_networks", "_tokens", "_tokens_of")
+    __slots__ = ("_networks", "_tokens", "_tokens_of")
 
     def __init__(self, networks: tuple[Network, ...] = (), tokens: tuple[Token, ...] = ()) -> None:
         """Make a table; a later entry of the same name or address takes the earlier one's place."""
         self._networks: Mapping[str, Network] = MappingProxyType({each.caip2: each for each in networks})
-        self._by_v1_name: Mapping[str, Network] = MappingProxyType(
-            {each.v1_name: each for each in networks if each.v1_name}
-        )
         by_address = {(each.network, each.address.lower()): each for each in tokens}
         self._tokens: Mapping[tuple[str, str], Token] = MappingProxyType(by_address)
         tokens_of: dict[str, tuple[Token, ...]] = {}
@@ -112,10 +107,6 @@ class Networks:
     def find(self, caip2: str) -> Network | None:
         """Find a network by its CAIP-2 name; None where the table has none."""
         return self._networks.get(caip2)
-
-    def find_v1(self, name: str) -> Network | None:
-        """Find a network by its name in version 1 of the protocol (`base-sepolia`)."""
-        return self._by_v1_name.get(name)
 
     def tokens(self, caip2: str) -> tuple[Token, ...]:
         """The tokens of a network, the default first."""
@@ -168,13 +159,12 @@ def find(caip2: str) -> Network | None:
     return KNOWN.find(caip2)
 
 
-def _chain(  # noqa: PLR0917 - one row of a table
+def _chain(
     chain_id: int,
     name: str,
     confirmations: int,
     block_time_milliseconds: int,
     native_currency: str = "ETH",
-    v1_name: str = "",
     *,
     testnet: bool = False,
 ) -> Network:
@@ -184,7 +174,6 @@ def _chain(  # noqa: PLR0917 - one row of a table
         confirmations=confirmations,
         block_time_milliseconds=block_time_milliseconds,
         native_currency=native_currency,
-        v1_name=v1_name,
         testnet=testnet,
     )
 
@@ -218,30 +207,30 @@ DEVNET: Final = _chain(402402, "Farthing devnet", 1, 1000, testnet=True)
 
 _CHAINS = (
     # Rollups with one sequencer, and chains that vote on every block, don't reorganise in practice: one block.
-    _chain(8453, "Base", 1, 2000, v1_name="base"),
-    _chain(84532, "Base Sepolia", 1, 2000, v1_name="base-sepolia", testnet=True),
+    _chain(8453, "Base", 1, 2000),
+    _chain(84532, "Base Sepolia", 1, 2000, testnet=True),
     _chain(42161, "Arbitrum One", 1, 250),
     _chain(421614, "Arbitrum Sepolia", 1, 250, testnet=True),
-    _chain(43114, "Avalanche C-Chain", 1, 2000, "AVAX", "avalanche"),
-    _chain(43113, "Avalanche Fuji", 1, 2000, "AVAX", "avalanche-fuji", testnet=True),
-    _chain(42220, "Celo", 1, 1000, "CELO", "celo"),
+    _chain(43114, "Avalanche C-Chain", 1, 2000, "AVAX"),
+    _chain(43113, "Avalanche Fuji", 1, 2000, "AVAX", testnet=True),
+    _chain(42220, "Celo", 1, 1000, "CELO"),
     _chain(11142220, "Celo Sepolia", 1, 1000, "CELO", testnet=True),
-    _chain(1329, "Sei", 1, 400, "SEI", "sei"),
-    _chain(1328, "Sei Testnet", 1, 400, "SEI", "sei-testnet", testnet=True),
+    _chain(1329, "Sei", 1, 400, "SEI"),
+    _chain(1328, "Sei Testnet", 1, 400, "SEI", testnet=True),
     _chain(5042, "Arc", 1, 500, "USDC"),
     _chain(5042002, "Arc Testnet", 1, 500, "USDC", testnet=True),
-    _chain(14, "Flare", 1, 1800, "FLR", "flare"),
-    _chain(988, "Stable", 1, 700, "USDT0", "stable"),
-    _chain(2201, "Stable Testnet", 1, 700, "USDT0", "stable-testnet", testnet=True),
-    _chain(4326, "MegaETH", 1, 1000, v1_name="megaeth"),
+    _chain(14, "Flare", 1, 1800, "FLR"),
+    _chain(988, "Stable", 1, 700, "USDT0"),
+    _chain(2201, "Stable Testnet", 1, 700, "USDT0", testnet=True),
+    _chain(4326, "MegaETH", 1, 1000),
     _chain(31612, "Mezo", 1, 4000, "BTC"),
     _chain(31611, "Mezo Testnet", 1, 4000, "BTC", testnet=True),
     # Two blocks to finality by design, or blocks that are seldom and shallowly replaced.
-    _chain(143, "Monad", 2, 400, "MON", "monad"),
-    _chain(10143, "Monad Testnet", 2, 400, "MON", "monad-testnet", testnet=True),
-    _chain(1, "Ethereum", 3, 12000, v1_name="ethereum"),
-    _chain(137, "Polygon", 3, 2000, "POL", "polygon"),
-    _chain(80002, "Polygon Amoy", 3, 2000, "POL", "polygon-amoy", testnet=True),
+    _chain(143, "Monad", 2, 400, "MON"),
+    _chain(10143, "Monad Testnet", 2, 400, "MON", testnet=True),
+    _chain(1, "Ethereum", 3, 12000),
+    _chain(137, "Polygon", 3, 2000, "POL"),
+    _chain(80002, "Polygon Amoy", 3, 2000, "POL", testnet=True),
     _chain(50, "XDC Network", 3, 2000, "XDC"),
     _chain(51, "XDC Apothem", 3, 2000, "XDC", testnet=True),
     # Habits unknown to us: the careful default depth.
@@ -251,16 +240,14 @@ _CHAINS = (
     _chain(38833, "Igra", _CONFIRMATIONS_UNKNOWN, 2000, "iKAS"),
     _chain(723487, "Radius", _CONFIRMATIONS_UNKNOWN, 2000, "RUSD"),
     _chain(72344, "Radius Testnet", _CONFIRMATIONS_UNKNOWN, 2000, "RUSD", testnet=True),
-    # Known to version 1 by name; no token of them is in the official table.
-    _chain(2741, "Abstract", 1, 1000, v1_name="abstract"),
-    _chain(11124, "Abstract Testnet", 1, 1000, v1_name="abstract-testnet", testnet=True),
-    _chain(4689, "IoTeX", _CONFIRMATIONS_UNKNOWN, 2500, "IOTX", "iotex"),
-    _chain(3338, "peaq", _CONFIRMATIONS_UNKNOWN, 6000, "PEAQ", "peaq"),
-    _chain(1513, "Story Testnet", _CONFIRMATIONS_UNKNOWN, 2500, "IP", "story", testnet=True),
-    _chain(656476, "Open Campus Codex", _CONFIRMATIONS_UNKNOWN, 2000, "EDU", "educhain", testnet=True),
-    _chain(
-        1444673419, "SKALE Base Sepolia", _CONFIRMATIONS_UNKNOWN, 2000, "CREDIT", "skale-base-sepolia", testnet=True
-    ),
+    # No token of these is in the official table.
+    _chain(2741, "Abstract", 1, 1000),
+    _chain(11124, "Abstract Testnet", 1, 1000, testnet=True),
+    _chain(4689, "IoTeX", _CONFIRMATIONS_UNKNOWN, 2500, "IOTX"),
+    _chain(3338, "peaq", _CONFIRMATIONS_UNKNOWN, 6000, "PEAQ"),
+    _chain(1513, "Story Testnet", _CONFIRMATIONS_UNKNOWN, 2500, "IP", testnet=True),
+    _chain(656476, "Open Campus Codex", _CONFIRMATIONS_UNKNOWN, 2000, "EDU", testnet=True),
+    _chain(1444673419, "SKALE Base Sepolia", _CONFIRMATIONS_UNKNOWN, 2000, "CREDIT", testnet=True),
     DEVNET,
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from x402.mechanisms.evm.default_assets import DEFAULT_ASSETS
-from x402.mechanisms.evm.v1.constants import V1_NETWORK_CHAIN_IDS
 
 from farthing import networks
 from farthing.errors import ConfigError
@@ -24,14 +23,6 @@ def test_every_default_asset_of_the_official_table_is_known(caip2: str) -> None:
         assert (token.decimals, token.symbol) == (asset["decimals"], asset["symbol"])
         assert token.transfer_method == asset.get("asset_transfer_method", "eip3009")
         assert token.supports_eip2612 == asset.get("supports_eip2612", False)
-
-
-@pytest.mark.parametrize(("name", "chain_id"), V1_NETWORK_CHAIN_IDS.items())
-def test_every_name_of_version_1_is_known(name: str, chain_id: int) -> None:
-    found = KNOWN.find_v1(name)
-    assert found is not None
-    assert found.chain_id == chain_id
-    assert found.caip2 == f"eip155:{chain_id}"
 
 
 def test_every_row_is_sound() -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from farthing.cli.confirm import price_text, view_offers
 from farthing.cli.terminal import Terminal
+from farthing.protocol.versions import PAYMENT_HEADERS
 
 if TYPE_CHECKING:
     from farthing.buyer.events import Event
     from farthing.networks import Networks
 
 # Credentials are sent, and not shown. A signed payment is money until it is settled.
-_SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "payment-signature",
-                                    "x-payment", "set-cookie"})  # fmt: skip
+_SECRET_HEADERS: Final = PAYMENT_HEADERS | {"authorization", "cookie", "proxy-authorization", "x-api-key", "set-cookie"}
 _SHOWN_MAX_CHARS: Final = 160
 
 

@@ -98,7 +98,7 @@ class PaymentPayload(Message, frozen=True):
     extensions: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse another version; the translation of version 1 is `protocol/v1`'s."""
+        """Refuse another version; `farthing.protocol.versions` knows who translates it."""
         if self.x402_version != X402_VERSION:
             message = f"`x402Version` is {self.x402_version}; this endpoint speaks version {X402_VERSION}"
             raise ValueError(message)
