@@ -22,6 +22,7 @@ from farthing.mechanisms.exact_evm import ExactEvmBuyer
 from farthing.networks import KNOWN
 from farthing.protocol.codec import encode_payment, pack_header, pack_json
 from farthing.protocol.messages import PaymentRequired, PaymentRequirements, ResourceInfo, SettlementResponse
+from farthing.protocol.versions import wire_of_version
 from farthing.world.keys import LocalSigner
 
 if TYPE_CHECKING:
@@ -127,6 +128,29 @@ def test_what_is_wrong_is_named_with_its_path(user: User, text: str, path: str) 
     assert done.code == 2
     assert done.json["path"] == path
     assert path in done.stderr or path == "$"
+
+
+def test_version_1_is_read_too(user: User) -> None:
+    wire = wire_of_version(1)
+    assert wire is not None
+    body = wire.offer_body(PaymentRequired(RESOURCE, (OFFER,)), "")
+    assert body is not None
+    said = user.call("inspect", body.decode(), "--json").json
+    assert (said["kind"], said["version"]) == ("402 body", 1)
+    assert "0.01 USDC on Base Sepolia (eip155:84532)" in said["facts"]["offer 0"]
+
+    def older(message: dict[str, Any]) -> None:
+        payload = message["payload"]
+        message.clear()
+        message.update(x402Version=1, scheme="exact", network="base-sepolia", payload=payload)
+
+    said = user.call("inspect", f"X-PAYMENT: {payment(older)}", "--json").json
+    assert (said["kind"], said["version"]) == ("X-PAYMENT", 1)
+    assert said["facts"]["signer"] == f"{SIGNER.address}, the payer"
+    assert said["facts"]["signed"] == f"0.01 USDC from {SIGNER.address} to {OFFER.pay_to}"
+    name, value = wire.settlement_header(RESPONSE)
+    said = user.call("inspect", f"{name}: {value}", "--json").json
+    assert (said["kind"], said["version"], said["facts"]["success"]) == ("X-PAYMENT-RESPONSE", 1, "yes")
 
 
 def test_a_url_is_asked_and_not_paid(user: User, market: Market) -> None:

@@ -31,7 +31,7 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON: kind, message, and facts.")] = False,
 ) -> None:
-    """Decode PAYMENT-REQUIRED, PAYMENT-SIGNATURE or PAYMENT-RESPONSE, whichever it is.
+    """Decode PAYMENT-REQUIRED, PAYMENT-SIGNATURE or PAYMENT-RESPONSE, whichever it is, and version 1's of them.
 
     Prints a summary and the JSON. Of a payment it recovers who signed it; a URL is asked once, and never paid. A dump
     of headers on standard input is searched for all three.
@@ -46,9 +46,9 @@ def inspect(
     from farthing.cli.reading import Unreadable, find_headers, read_header  # noqa: PLC0415 - heavy parts only when run
 
     if what.startswith(("http://", "https://")):
-        from farthing.cli.looking import header_of  # noqa: PLC0415 - likewise
+        from farthing.cli.looking import demand_at  # noqa: PLC0415 - likewise
 
-        texts = [header_of(what)]
+        texts = [demand_at(what)]
     elif what == "-":
         data = sys.stdin.buffer.read(STDIN_MAX_BYTES + 1)
         if len(data) > STDIN_MAX_BYTES:

@@ -50,7 +50,7 @@ class PayWhenAsked(httpx2.BaseTransport):
         response = self._inner.handle_request(request)
         if response.status_code != STATUS_PAYMENT_REQUIRED:
             return response
-        body = _beginning(response)
+        body = beginning(response)
         if not self._pays:
             headers = response.headers
             raise DemandSeen(demand_of(headers.get(PAYMENT_REQUIRED), body, headers.get("Content-Encoding", "")))
@@ -121,8 +121,8 @@ def may_follow(following: httpx2.Request, request: httpx2.Request) -> httpx2.Req
     return following
 
 
-def _beginning(response: httpx2.Response) -> bytes:
-    # Read to its end, within bounds, so that the connection serves the paid request too.
+def beginning(response: httpx2.Response) -> bytes:
+    """Read a 402's body as it came: to its end, within bounds, so that the connection serves the paid request too."""
     seen = b""
     stream = response.stream
     try:
