@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from marketplace import Market, User
 
-from farthing.buyer.journal import RecordOutcome, RecordPayment, Reserve, Reserved
+from farthing.buyer.journal import RecordOutcome, RecordPayment, Release, Reserve, Reserved
 from farthing.networks import KNOWN
 from farthing.world.journal import Journal
 from farthing.world.performers import Performer
@@ -53,6 +53,10 @@ def bought(user: User, number: int, state: Any, *, asset: str = USDC, host: str 
         )
     )  # fmt: skip
     assert reserved == Reserved()
+    if state == "released":
+        assert perform(Release(f"{number:032x}", "declined", NOW))
+        journal.close()
+        return ""
     recorded = RecordPayment(
         purchase_id=f"{number:032x}", payment_id=payment_id, fingerprint="f", header="h", valid_before=PAST,
         now_seconds=NOW,
@@ -86,6 +90,13 @@ def test_the_list_shows_the_newest_last_and_the_totals_of_all(user: User) -> Non
     assert "4 in all (2 older ones are not shown" in lines[3]
     totals = {line.split()[0]: line.split()[1:3] for line in lines[4:]}
     assert totals == {"settled": ["0.03", "USDC"], "unknown": ["0.03", "USDC"], "refused": ["0.04", "USDC"]}
+
+
+def test_what_was_never_signed_is_listed_only_when_asked_for(user: User) -> None:
+    bought(user, 1, "released")
+    assert user.call("payments").stdout == b"No payments.\n"
+    (line,) = user.call("payments", "--state", "released").stdout.decode().splitlines()[:-2]
+    assert "released" in line
 
 
 def test_filters_and_json_lines(user: User) -> None:

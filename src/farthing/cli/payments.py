@@ -72,7 +72,10 @@ def list_payments(
     context: typer.Context,
     *,
     state: Annotated[
-        list[str] | None, typer.Option("--state", metavar="STATE", help="Only these: settled, unknown, refused …")
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", help="Only these: settled, unknown, refused … By default all that was signed."
+        ),
     ] = None,
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="Only what this host was paid.")] = "",
     limit: Annotated[
@@ -101,7 +104,7 @@ def list_payments(
     totals = _Totals(table)
     with _opened(journal) as opened:
         for each in opened.all_purchases() if opened else ():
-            if (not wanted or each.state in wanted) and (not host or each.host == host.lower()):
+            if (each.state in wanted if wanted else each.payment_id) and (not host or each.host == host.lower()):
                 newest.append(each)
                 totals.add(each)
     for each in newest:

@@ -246,4 +246,5 @@ def read_purchase(row: tuple[Any, ...]) -> Purchase:
     """Read a row of the page's columns."""
     facts: dict[str, Any] = dict(zip(Purchase.__struct_fields__, row, strict=True))
     facts["delivered"], facts["amount"] = bool(facts["delivered"]), int(facts["amount"])
+    facts["payment_id"] = facts["payment_id"] or ""  # none yet: nothing is signed
     return Purchase(**facts)
