@@ -47,6 +47,11 @@ class Wire(Protocol):
         ...
 
     @property
+    def names_offer(self) -> bool:
+        """Whether a payment says which offer it accepted."""
+        ...
+
+    @property
     def payment_header(self) -> str:
         """The request header that carries a payment."""
         ...
@@ -115,6 +120,7 @@ class Version2:
     """The wire of version 2: nothing to translate."""
 
     version: int = X402_VERSION
+    names_offer: bool = True
     payment_header: str = PAYMENT_SIGNATURE
     response_header: str = PAYMENT_RESPONSE
     request_headers: tuple[str, ...] = (PAYMENT_SIGNATURE,)

@@ -75,6 +75,7 @@ class Version1:
     """The wire of version 1."""
 
     version: int = X402_VERSION
+    names_offer: bool = False
     payment_header: str = PAYMENT_HEADER
     response_header: str = RESPONSE_HEADER
     # npm's `x402-fetch` sends the second one along, though it is an answer's.
