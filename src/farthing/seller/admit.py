@@ -7,6 +7,8 @@ unverified is ever written, so that nobody can lock a payer out with junk.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias
 
@@ -19,7 +21,7 @@ from farthing.money import show_atomic
 from farthing.networks import KNOWN, Networks
 from farthing.protocol.codec import HEADER_MAX_BYTES
 from farthing.protocol.facilitator import Verify
-from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse
+from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse, amount_of
 from farthing.seller import known as known_payment
 from farthing.seller.answers import (
     RETRY_AFTER_OUTAGE_SECONDS,
@@ -44,6 +46,8 @@ WORK_LEASE_SECONDS: Final = 300
 _LOOKS_MAX: Final = 4
 # The facilitator could not judge (`specs`: unexpected_verify_error): an outage, whatever the status it came with.
 _NOT_JUDGED: Final = frozenset({"unexpected_verify_error", "unexpected_error"})
+# Where nothing of a known payment can still be settled, and it would be judged by today's offers.
+_BEGINS_ANEW: Final = frozenset({Reply.CLAIM, Reply.OFFER})
 
 Verdict: TypeAlias = Refuse | Serve | Deliver
 
@@ -56,6 +60,13 @@ class Read(msgspec.Struct, frozen=True):
     requirements: PaymentRequirements
     mechanism: SellerMechanism
     offers: tuple[Offered, ...]
+
+
+class Unmatched(msgspec.Struct, frozen=True):
+    """A payment that no offer of today fits: what it may have been before, and the answer to one that is not known."""
+
+    readings: tuple[Read, ...]
+    answer: Refuse
 
 
 def admit(request: Request, *, networks: Networks = KNOWN, servable: bool = True) -> Flow[Verdict]:
@@ -75,6 +86,8 @@ def _judge(request: Request, networks: Networks, *, servable: bool) -> Flow[Verd
     if isinstance(read, Refuse):
         return read
     try:
+        if isinstance(read, Unmatched):
+            return (yield from _admit_unmatched(request, read, networks))
         return (yield from _admit(request, read, networks))
     except StoreError:
         return Refuse(_outage("store-unavailable", "The seller's books can't be written now; nothing was charged."))
@@ -91,7 +104,7 @@ def _offer(
     return Refuse(payment_required(message, html=request.prefers_html, settlement=settlement, networks=networks))
 
 
-def _read(request: Request, offers: tuple[Offered, ...], networks: Networks) -> Read | Refuse:
+def _read(request: Request, offers: tuple[Offered, ...], networks: Networks) -> Read | Unmatched | Refuse:
     """Decode the payment and match it to an offer, without asking anybody."""
     header, *more = (each.strip() for each in request.payments)
     if more:
@@ -110,10 +123,43 @@ def _read(request: Request, offers: tuple[Offered, ...], networks: Networks) -> 
                 error_reason=matched.reason,
                 error_message=matched.message,
             )
-            return _offer(request, offers, f"{matched.reason}: {matched.message}", networks, refusal)
+            answer = _offer(request, offers, f"{matched.reason}: {matched.message}", networks, refusal)
+            return Unmatched(tuple(_read_anyway(possible, offers)), answer)
     except RemoteProtocolError as error:
         return Refuse(bad_payment(error.message, error.path))
     return Read(matched.payment, matched.signed, matched.offer.requirements, matched.offer.mechanism, offers)
+
+
+def _read_anyway(possible: Sequence[PaymentPayload], offers: tuple[Offered, ...]) -> Iterator[Read]:
+    """Read a payment that no offer fits by the mechanisms that it may be for; its terms are then what was signed."""
+    for payment in possible:
+        kind = (payment.accepted.scheme, payment.accepted.network)
+        mechanism = next(
+            (each.mechanism for each in offers if (each.requirements.scheme, each.requirements.network) == kind), None
+        )
+        if mechanism is not None:
+            with contextlib.suppress(RemoteProtocolError):
+                signed = mechanism.read(payment)
+                terms = msgspec.structs.replace(payment.accepted, amount=amount_of(signed.amount), pay_to=signed.pay_to)
+                yield Read(payment, signed, terms, mechanism, offers)
+
+
+def _admit_unmatched(request: Request, unmatched: Unmatched, networks: Networks) -> Flow[Verdict]:
+    """Refuse a payment that no offer of today fits, unless it is known for this request: then the price has changed.
+
+    What of it may still be settled by us is answered from its record: a new offer would have it paid twice (SAFETY S3).
+    """
+    for read in unmatched.readings:
+        for _ in range(_LOOKS_MAX):
+            found = yield from LookUp(read.signed.payment_id)
+            if found is None or relation_of(request, read.signed, found) is not Relation.SAME:
+                break
+            if known_payment.reply_to(found, Relation.SAME) in _BEGINS_ANEW:
+                break
+            verdict = yield from _answer_known(request, read, found, networks)
+            if verdict is not None:
+                return verdict
+    return unmatched.answer
 
 
 def _admit(request: Request, read: Read, networks: Networks) -> Flow[Verdict]:

@@ -78,6 +78,24 @@ def finish(ticket: Ticket, *, complete: bool) -> Flow[None]:
         return
 
 
+def keep(ticket: Ticket) -> Flow[bool]:
+    """Renew the lease on a run that goes on (`upfront`): while it does, no copy of its request is another run.
+
+    False: the run is over, or another's.
+    """
+    now_seconds = yield from Now()
+    until = now_seconds + SETTLE_LEASE_SECONDS
+    return (yield from Advance(ticket.payment_id, ticket.epoch, State.RUNNING, State.RUNNING, lease_until=until))
+
+
+def not_begun(ticket: Ticket) -> Flow[None]:
+    """Note that a settled payment's work was not begun, since its client had gone: the same payment runs it."""
+    try:
+        yield from Advance(ticket.payment_id, ticket.epoch, State.RUNNING, State.OWED)
+    except StoreError:
+        return
+
+
 def delivered(ticket: Ticket) -> Flow[None]:
     """Note that all bytes of a settled answer went out."""
     source = State.RUNNING if ticket.flow is PaymentFlow.UPFRONT else State.SETTLED

@@ -118,7 +118,9 @@ UPFRONT_MOVES: Final = (
     Move(
         State.UNKNOWN, "the facilitator never had it, and takes keys: settled again, under the same key", State.SETTLING
     ),
+    Move(State.RUNNING, "the work goes on: lease renewed", State.RUNNING),
     Move(State.RUNNING, "complete 2xx, all bytes out", State.DELIVERED),
+    Move(State.RUNNING, "not begun, since its client has gone", State.OWED),
     Move(State.RUNNING, "failed, cut or lease over; idempotent route, runs left", State.OWED),
     Move(State.RUNNING, "failed, cut or lease over; another route, or no runs left", State.REFUND_DUE),
     Move(State.OWED, "the same request again", State.RUNNING),

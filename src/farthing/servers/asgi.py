@@ -17,12 +17,13 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 from farthing.flow import Flow, drive_async
 from farthing.protocol.versions import RESPONSE_HEADERS, presented
 from farthing.seller.answers import Answer, problem
-from farthing.seller.conclude import abandon, conclude, delivered, finish, succeeded, undelivered
+from farthing.seller.conclude import abandon, conclude, delivered, finish, not_begun, succeeded, undelivered
 from farthing.seller.headers import paid_headers
 from farthing.seller.routes import Barred, Free, Preflight, Priced
 from farthing.seller.ticket import Conclusion, Deliver, Refuse, Release, Serve, Ticket, Verdict
 from farthing.servers import preflight
 from farthing.servers.held import HeldBody, ResponseTooLarge, body_of, body_size
+from farthing.servers.keeping import keep_running
 from farthing.servers.marks import Passed, current
 from farthing.servers.seller import Seller
 
@@ -121,9 +122,14 @@ class PaymentMiddleware:
         offered = cast("dict[str, Any]", scope.get("extensions") or {})
         extensions = {name: value for name, value in offered.items() if not name.startswith(_BODY_EXTENSIONS)}
         scope = {**scope, "extensions": extensions, SCOPE_KEY: payment}
-        gate: _Holding | _Streaming = (
-            _Streaming(self, verdict, send) if verdict.settlement else _Holding(self, verdict.ticket, receive, send)
-        )
+        gate: _Holding | _Streaming
+        if verdict.settlement:
+            if await receive.client_has_gone():
+                await self.note(not_begun(verdict.ticket))
+                return
+            gate = _Streaming(self, verdict, send)
+        else:
+            gate = _Holding(self, verdict.ticket, receive, send)
         token = current.set(Passed(payment, match.route.mark))
         try:
             await self.app(scope, receive, gate)
@@ -142,8 +148,10 @@ class PaymentMiddleware:
 
     async def _deliver(self, verdict: Deliver, receive: Receive, send: Send) -> None:
         """Send a response from the record."""
-        del receive
         response, ticket = verdict.response, verdict.ticket
+        if await _Replayed(None, receive).client_has_gone():
+            await self.note(undelivered(ticket))
+            return
         headers = paid_headers(
             response.headers, settlement=verdict.settlement, shared_cache=ticket.shared_cache, wire=ticket.wire
         )
@@ -224,7 +232,7 @@ async def _after(door: PaymentMiddleware, flow: Flow[Any] | None) -> None:
 def _orphaned_verdict(verdict: Verdict) -> Flow[Any] | None:
     """Give a claim back whose request was cancelled before its work began."""
     if isinstance(verdict, Serve):
-        return finish(verdict.ticket, complete=False) if verdict.settlement else abandon(verdict.ticket)
+        return not_begun(verdict.ticket) if verdict.settlement else abandon(verdict.ticket)
     return undelivered(verdict.ticket) if isinstance(verdict, Deliver) else None
 
 
@@ -253,8 +261,8 @@ def _forget(task: asyncio.Task[Any]) -> None:
 class _Replayed:
     """`receive` for the application: the body that was read already, then what the server says."""
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
+    def __init__(self, body: bytes | None, receive: Receive) -> None:
+        self._body = body
         self._receive = receive
         self._gone = False
 
@@ -352,6 +360,7 @@ class _Streaming:
     def __init__(self, door: PaymentMiddleware, verdict: Serve, send: Send) -> None:
         self._door, self._ticket, self._settlement, self._send = door, verdict.ticket, verdict.settlement, send
         self._over = False
+        self._keeping = asyncio.ensure_future(keep_running(self._ticket, door.seller.performer))
 
     async def __call__(self, message: Message) -> None:
         kind = message["type"]
@@ -374,6 +383,7 @@ class _Streaming:
 
     async def fail(self) -> None:
         """Note that the payment is owed still, where the work ended without a whole answer."""
+        self._keeping.cancel()
         if not self._over:
             self._over = True
             await self._door.note(finish(self._ticket, complete=False))

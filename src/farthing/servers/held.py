@@ -54,6 +54,14 @@ class HeldBody:
             self._inline.clear()
         self._file.write(chunk)
 
+    def restart(self) -> None:
+        """Forget what was written so far."""
+        self.size_bytes = 0
+        self._inline.clear()
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()
+
     @property
     def spooled(self) -> bool:
         """Whether the body lies in a file."""

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeVar
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -65,7 +66,7 @@ REQUEST_BODY_MAX_BYTES: Final = 1024 * 1024
 TIMEOUT_SECONDS: Final = 60
 # Headers by which a client or a proxy asks for another method than the one it sends.
 _OVERRIDES: Final = ("x-http-method-override", "x-http-method", "x-method-override")
-_METHOD_IN_QUERY = re.compile(r"(?:\A|[&;])_method=", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[&;]")
 
 log = logging.getLogger("farthing.seller")
 
@@ -222,7 +223,7 @@ class Seller:
     def match(self, method: str, path: str, root_path: str, query: str, headers: Mapping[str, str]) -> Match:
         """Say what a request costs, before anything of it is read."""
         override = next((name for name in _OVERRIDES if name in headers), None)
-        if override is None and _METHOD_IN_QUERY.search(query):
+        if override is None and any(_names_method(each) for each in _SEPARATORS.split(query)):
             override = "_method in the query"
         return self.routes.match(method, path, root_path, override=override)
 
@@ -334,6 +335,12 @@ class Seller:
 
     def _kinds(self) -> set[tuple[str, str]]:
         return {(way.terms.scheme, way.terms.network) for route in self.routes.routes for way in route.ways}
+
+
+def _names_method(member: str) -> bool:
+    """Tell the query's `_method=`, in whatever way it is escaped."""
+    name, equals, _ = member.partition("=")
+    return bool(equals) and unquote_plus(name).strip().lower() == "_method"
 
 
 def _caller() -> str:

@@ -55,6 +55,8 @@ class Verifying:
             if asked is not None:
                 return asked
             asked = self._asked[key] = Future()
+            # One of those who wait may be cancelled; what the others wait for must not be.
+            asked.set_running_or_notify_cancel()
         return self._lead(key, asked, effect)
 
     async def _lead(self, key: tuple[bytes, bytes], asked: Future[VerifyResponse], effect: Verify) -> VerifyResponse:

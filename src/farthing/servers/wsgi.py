@@ -10,6 +10,7 @@ settles before the work.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -28,8 +29,10 @@ from farthing.seller.routes import Barred, Free, Preflight, Priced
 from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 from farthing.servers import preflight
 from farthing.servers.held import HeldBody, ResponseTooLarge, body_of, body_size
+from farthing.servers.keeping import keep_running
 from farthing.servers.marks import Passed, current
 from farthing.servers.seller import Seller
+from farthing.world.loop import background_loop
 
 T = TypeVar("T")
 
@@ -61,8 +64,9 @@ class PaidWSGI:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Let a request pass, or have it paid."""
         if not self._learnt:
-            self._learnt = True
+            # Other threads learn too until one has: none lets a request pass before the routes are known.
             self.seller.learn(self._routes_of)
+            self._learnt = True
         path = _decoded(environ.get("PATH_INFO", ""))
         root_path = environ.get("SCRIPT_NAME", "")
         # A priced path is seen both as the application sees it and with the prefix under which it is mounted.
@@ -210,11 +214,16 @@ class PaidWSGI:
 class _Body(Protocol):
     def write(self, chunk: bytes) -> object: ...
 
+    def restart(self) -> None: ...
+
 
 class _Unread:
     """Takes a body that nobody reads."""
 
     def write(self, chunk: bytes) -> None:
+        pass
+
+    def restart(self) -> None:
         pass
 
 
@@ -246,7 +255,10 @@ class _Held:
         if self.status and exc_info is None:
             message = "start_response was called twice without exc_info (PEP 3333)."
             raise RuntimeError(message)
-        # Nothing has left, so that a second call with exc_info may replace the first.
+        if self.status:
+            # Nothing has left, so that a second call with exc_info may replace the first, and what belonged to it: an
+            # error page that costs nothing must not begin with what was to be paid for.
+            self.body.restart()
         self.status_line, self.status, self.headers = status, int(status[:3]), tuple(headers)
         return self.body.write
 
@@ -256,6 +268,8 @@ class _Run:
 
     def __init__(self, door: PaidWSGI, verdict: Serve, start_response: StartResponse) -> None:
         self._door, self._verdict, self._start_response = door, verdict, start_response
+        keeping = keep_running(verdict.ticket, door.seller.performer)
+        self._keeping = asyncio.run_coroutine_threadsafe(keeping, background_loop())
         self._status = 0
         self._over = False
 
@@ -280,6 +294,7 @@ class _Run:
         return self._start_response(status, full)
 
     def end(self, *, complete: bool) -> None:
+        self._keeping.cancel()
         if not self._over:
             self._over = True
             self._door.drive(finish(self._verdict.ticket, complete=complete and succeeded(self._status)))
