@@ -135,7 +135,12 @@ Evidence: TypeAlias = Spent | SpentOtherwise | Unspent
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What a facilitator's face found: the verdict for the wire, and what the settlement needs to know of the chain."""
+    """What a facilitator's face found: the verdict for the wire, and what the settlement needs to know of the chain.
+
+    `gas_limit` is 0 where the gas wasn't asked for. `alone` says that the payer has code (EIP-1271, ERC-6492,
+    EIP-7702): such a payment shares its transaction with no other, under a gas cap of its own. `signed` is what the
+    settlement is built from: the payment as it was read, with what was found out about the payer.
+    """
 
     response: VerifyResponse
     signed: SignedPayment | None = None
@@ -143,6 +148,7 @@ class Verification(msgspec.Struct, frozen=True):
     block_time_seconds: int = 0
     base_fee_wei: int = 0
     gas_limit: int = 0
+    alone: bool = False
 
 
 class FacilitatorMechanism(Protocol):
