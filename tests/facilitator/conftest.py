@@ -26,7 +26,6 @@ from farthing.protocol.messages import PaymentPayload, PaymentRequirements, Veri
 from farthing.services.devnet import Devnet
 from farthing.services.facilitator import FacilitatorService, read_config
 from farthing.services.facilitator.lane import Pace
-from farthing.world.keys import LocalSigner
 
 
 def _load(name: str) -> ModuleType:
@@ -108,8 +107,7 @@ eip712_version = "2"
     def service(self, *, config: str = "", pace: Pace | None = None, **limits: Any) -> FacilitatorService:
         loaded = read_config(config or self.config_text)
         loaded = msgspec.structs.replace(loaded, limits=Limits(**{"settle_timeout_seconds": 20, **limits}))
-        signer = LocalSigner.from_hex(self.wallet.secret)
-        return FacilitatorService.from_config(loaded, environment=self.environment, signer=signer, pace=pace)
+        return FacilitatorService.from_config(loaded, environment=self.environment, pace=pace)
 
     def requirements(self, **changes: Any) -> PaymentRequirements:
         offer = PaymentRequirements(

@@ -160,9 +160,9 @@ def test_a_move_is_made_once_whoever_makes_it(tmp_path: Path) -> None:
         assert perform(RecordPayment(record(fingerprint="other"), PaymentBody(b"{}", b"{}"))).fingerprint == "f"
         lease = perform(AcquireLease(*place, "me", now_seconds=0, until_seconds=10))
         perform(OpenWallet(*place, lease.epoch, 41))
-        (built,) = perform(PlanTransactions(*place, lease.epoch, 1, ("pay_1", "pay_2", "pay_1"))) or ()
+        (built,) = perform(PlanTransactions(*place, lease.epoch, 1, (("pay_1", "pay_2"), ("pay_1",)))) or ()
         assert (built.nonce, built.members) == (41, ("pay_1",))
-        assert perform(PlanTransactions(*place, lease.epoch, 1, ("pay_1",))) == ()
+        assert perform(PlanTransactions(*place, lease.epoch, 1, (("pay_1",),))) == ()
         mined = Mined(41, "0xt", 101, "0xb", gas_used=2, gas_price=3)
         confirmed = Confirmed("pay_1", "0xt", 101, "0xb", 0)
         look = RecordChain(network=NETWORK, wallet=WALLET_ADDRESS, now_seconds=2, confirmed=(confirmed,))
@@ -199,7 +199,7 @@ def test_F1_a_place_is_free_where_it_was_given_up_or_its_holder_died_untold(tmp_
     def confirm(payment_id: str, *, live: frozenset[str]) -> None:
         lease = perform(AcquireLease(NETWORK, WALLET_ADDRESS, "me", now_seconds=0, until_seconds=10))
         perform(OpenWallet(NETWORK, WALLET_ADDRESS, lease.epoch, 0))
-        assert perform(PlanTransactions(NETWORK, WALLET_ADDRESS, lease.epoch, 1, (payment_id,)))
+        assert perform(PlanTransactions(NETWORK, WALLET_ADDRESS, lease.epoch, 1, ((payment_id,),)))
         confirmed = (Confirmed(payment_id, "0xt", 101, "0xb", 0),)
         perform(RecordChain(network=NETWORK, wallet=WALLET_ADDRESS, now_seconds=2, live=live, confirmed=confirmed))
 

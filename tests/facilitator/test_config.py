@@ -16,7 +16,7 @@ from farthing.services.facilitator.config import (
     load_config,
     networks_of,
     read_config,
-    signer_of,
+    signers_of,
     urls_of,
 )
 
@@ -48,7 +48,7 @@ def test_a_good_configuration_is_read() -> None:
     assert assets_of(config, networks) == {("eip155:8453", BASE_USDC)}
     assert fee_caps(config) == FeeCaps(500_000_000, 1_000_000)
     environment = {"WALLET_KEY": KEY, "SHOP_TOKEN": TOKEN, "BASE_RPC": "https://rpc.example/v2/secret"}
-    assert signer_of(config, environment).address == "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A"
+    assert [each.address for each in signers_of(config, environment)] == ["0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A"]
     assert urls_of(config.network[0], environment)[0] == "https://rpc.example/v2/secret"
     tokens = tokens_of(config.server, environment)
     assert tokens.caller(f"Bearer {TOKEN}") == "shop"
@@ -87,7 +87,7 @@ def test_A3_a_mistake_is_named_with_its_field_and_line(old: str, new: str, said:
 def test_A3_what_the_configuration_names_and_is_not_there(tmp_path: Path) -> None:
     config = read_config(GOOD)
     with pytest.raises(SignerError, match="WALLET_KEY"):
-        signer_of(config, {})
+        signers_of(config, {})
     with pytest.raises(ConfigError, match="SHOP_TOKEN"):
         tokens_of(config.server, {"SHOP_TOKEN": "short"})
     with pytest.raises(ConfigError, match="env:BASE_RPC is no URL"):
@@ -99,4 +99,4 @@ def test_A3_what_the_configuration_names_and_is_not_there(tmp_path: Path) -> Non
         load_config(tmp_path / "nothing.toml")
     both = read_config(GOOD.replace('key_env = "WALLET_KEY"', 'key_env = "A"\nkey_file = "b"'))
     with pytest.raises(ConfigError, match="one of both"):
-        signer_of(both, {"A": KEY})
+        signers_of(both, {"A": KEY})

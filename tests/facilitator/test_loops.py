@@ -50,8 +50,10 @@ def test_F5_more_transactions_than_one_look_asks_for_are_nobodys_fault(
     config = pyevm.config_text.replace("rpc_urls", "confirmations = 8\nrpc_urls")
 
     async def run() -> None:
-        async with pyevm.service(config=config, pace=Pace(idle_seconds=0.05, work_seconds=0.05)) as service:
-            lane = service.lanes[pyevm.devnet.network]
+        async with pyevm.service(
+            config=config, pace=Pace(idle_seconds=0.05, work_seconds=0.05), joined_payments_max=1
+        ) as service:
+            (lane,) = service.lanes
             pyevm.devnet.set_automine(enabled=False)
             try:
                 calls = [asyncio.create_task(service.settle(*pyevm.payment(), idempotency_key="k")) for _ in range(5)]

@@ -53,6 +53,11 @@ def count_call(wallet: str) -> NodeCall:
     return NodeCall("eth_getTransactionCount", (wallet, "latest"))
 
 
+def code_call(address: str) -> NodeCall:
+    """Ask for the code at an address."""
+    return NodeCall("eth_getCode", (address, "latest"))
+
+
 def broadcast_call(raw: str) -> NodeCall:
     """Broadcast a signed transaction."""
     return NodeCall("eth_sendRawTransaction", (raw,))
@@ -104,6 +109,14 @@ def read_count(answer: Any) -> int:
         message = f"The node failed to count the wallet's transactions: {answer.message}"
         raise NodeUnavailable(message)
     return read_quantity(answer)
+
+
+def read_has_code(answer: Any) -> bool:
+    """Read whether there is code. Raises `NodeUnavailable`."""
+    if isinstance(answer, NodeFailure):
+        message = f"The node failed to give an account's code: {answer.message}"
+        raise NodeUnavailable(message)
+    return read_data(answer) != b""
 
 
 def _read_hash(raw: Any) -> str:

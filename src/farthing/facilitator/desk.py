@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
+from farthing.facilitator.joining import JOINED_MAX
 from farthing.mechanisms.interface import FacilitatorMechanism
 from farthing.mechanisms.registry import Registry
 from farthing.protocol.messages import SupportedKind, SupportedResponse
@@ -25,13 +26,19 @@ WINDOW_LEFT_MIN_SECONDS: Final = 4
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The facilitator's bounds. Seconds and gas units."""
+    """The facilitator's bounds. Seconds and gas units.
+
+    `joined_payments_max` payments share one transaction at most; with 1, none does. `cancel_at_fee_cap` gives a
+    transaction up that is stuck at the fee cap; else only one whose members' windows are all over.
+    """
 
     settle_timeout_seconds: float = SETTLE_TIMEOUT_SECONDS
     gas_limit_max: int = GAS_LIMIT_MAX
     attempts_max: int = ATTEMPTS_MAX
     open_payments_max: int = OPEN_PAYMENTS_MAX
     window_left_min_seconds: int = WINDOW_LEFT_MIN_SECONDS
+    joined_payments_max: Annotated[int, msgspec.Meta(ge=1, le=JOINED_MAX)] = JOINED_MAX
+    cancel_at_fee_cap: bool = False
 
 
 class Desk(msgspec.Struct, frozen=True):

@@ -10,6 +10,9 @@ import msgspec
 _BASE_FEE_FACTOR: Final = 2
 # Nodes take a replacement from ten per cent on; an eighth more leaves no doubt after rounding.
 _BUMP_DIVISOR: Final = 8
+# What a cancellation may offer, by the cap: nodes want more for it than the version at the cap that it replaces, and
+# its 21,000 gas at twice the fee cost less than a settlement's 80,000 at the fee itself.
+CANCEL_CAP_FACTOR: Final = 2
 
 
 class Fees(msgspec.Struct, frozen=True):
@@ -41,6 +44,11 @@ class FeeCaps(msgspec.Struct, frozen=True):
             return None
         priority = max(_bumped(before.max_priority_fee_per_gas), self.priority_fee_per_gas)
         return None if priority > max_fee else Fees(max_fee, priority)
+
+    def cancel(self, before: Fees, base_fee_wei: int) -> Fees | None:
+        """Fees for a cancellation in the place of `before`, up to twice the cap; None where that leaves no room."""
+        doubled = FeeCaps(CANCEL_CAP_FACTOR * self.max_fee_per_gas, self.priority_fee_per_gas)
+        return doubled.bump(before, base_fee_wei)
 
 
 def _bumped(fee: int) -> int:

@@ -157,6 +157,7 @@ def _record(
         created_at=now_seconds,
         recorded_block=verification.block_number,
         gas_limit=verification.gas_limit,
+        alone=verification.alone,
         caller=call.caller,
         idempotency_key=call.idempotency_key,
         claimant=call.claimant,

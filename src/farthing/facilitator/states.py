@@ -95,6 +95,7 @@ PAYMENT: Final = Machine(
 BUILT: Final = "built"
 SIGNED: Final = "signed"
 SENT: Final = "sent"
+CANCELLING: Final = "cancelling"
 MINED: Final = "mined"
 DONE: Final = "done"
 
@@ -104,6 +105,7 @@ TRANSACTION: Final = Machine(
         State(BUILT, "wallet, wallet nonce, members and lease epoch", "sign"),
         State(SIGNED, "bytes and hash of a version", "broadcast; whatever the node answers counts as sent"),
         State(SENT, "broadcast", "poll for a receipt of any version"),
+        State(CANCELLING, "a transfer to self at the same nonce, signed and stored", "broadcast; poll as for SENT"),
         State(MINED, "a version is in a block", "count confirmations"),
         State(DONE, "at depth k; every member was judged by its evidence"),
     ),
@@ -111,9 +113,15 @@ TRANSACTION: Final = Machine(
         Move("sign", (BUILT,), SIGNED, "under the wallet's lease"),
         Move("send", (SIGNED,), SENT, "after the broadcast, whatever the node said"),
         Move("replace", (SENT,), SIGNED, "stuck: same members, same nonce, higher fee under the cap"),
+        Move(
+            "cancel",
+            (SENT, CANCELLING),
+            CANCELLING,
+            "stuck, and the members' windows are over, or the operator said to give up at the fee cap",
+        ),
         # A receipt may be seen before the broadcast is on record: after a crash, or through the shared watch.
-        Move("mine", (SIGNED, SENT), MINED, "a receipt of any version is seen"),
-        Move("finish", (SIGNED, SENT, MINED), DONE, "a receipt of any version at depth k"),
+        Move("mine", (SIGNED, SENT, CANCELLING), MINED, "a receipt of any version is seen"),
+        Move("finish", (SIGNED, SENT, CANCELLING, MINED), DONE, "a receipt of any version at depth k"),
         Move("drop", (MINED, DONE), SENT, "its block was lost: the same bytes again"),
     ),
 )

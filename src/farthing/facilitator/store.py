@@ -17,7 +17,7 @@ class PaymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     `caller` is the bearer token's name, `claimant` the call that is told of success (empty: nobody waits), `told` says
     that it was. `recorded_block` is the newest block that the verification saw: somebody else's transaction in it, or
     in an older one, is not this settlement. `transaction` is the settling transaction, or the newest version of ours
-    on its way, and `wallet` and `nonce` the name of the latter.
+    on its way, and `wallet` and `nonce` the name of the latter. `alone` says that it shares its transaction with none.
     """
 
     payment_id: str
@@ -34,6 +34,7 @@ class PaymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     recorded_block: int
     gas_limit: int
+    alone: bool = False
     caller: str = ""
     idempotency_key: str = ""
     claimant: str = ""
@@ -121,7 +122,8 @@ class Lease(msgspec.Struct, frozen=True):
     """A wallet's lease: who holds it shows in `held`; `epoch` grows with each change of hands.
 
     `first_nonce` is the chain's count when the wallet was first used, None before; `next_nonce` the outbox's maximum
-    plus one, or `first_nonce`. `stopped` says why the wallet must not be used, and is empty where it may.
+    plus one, or `first_nonce`. `stopped` says why the wallet must not be used, and is empty where it may. `wanted_at`
+    is when a process last asked for it that has no wallet, 0 if none did.
     """
 
     held: bool
@@ -129,16 +131,22 @@ class Lease(msgspec.Struct, frozen=True):
     first_nonce: int | None
     next_nonce: int | None
     stopped: str = ""
+    wanted_at: int = 0
 
 
 class AcquireLease(Effect[Lease], frozen=True):
-    """Take or renew the lease on a wallet, where it is free, over, or held by `owner` already."""
+    """Take or renew the lease on a wallet, where it is free, over, or held by `owner` already.
+
+    Where it is not, and `wanting` says that `owner` has no other, its holder is asked for it: it gives it up if it has
+    another.
+    """
 
     network: str
     wallet: str
     owner: str
     now_seconds: int
     until_seconds: int
+    wanting: bool = False
 
 
 class ReleaseLease(Effect[None], frozen=True):
@@ -167,7 +175,10 @@ class StopWallet(Effect[None], frozen=True):
 
 
 class Version(msgspec.Struct, frozen=True):
-    """One signed version of a transaction: all versions have one nonce and the same members. Fees in wei."""
+    """One signed version of a transaction: all versions have one nonce and the same members. Fees in wei.
+
+    One that `cancels` settles no member: it is a transfer to self that takes the nonce's place.
+    """
 
     number: int
     raw: str
@@ -175,6 +186,7 @@ class Version(msgspec.Struct, frozen=True):
     max_fee_per_gas: int
     max_priority_fee_per_gas: int
     signed_at: int
+    cancels: bool = False
 
 
 class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +199,11 @@ class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[Version, ...] = ()
     block_number: int | None = None
     block_hash: str = ""
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether its newest version is a cancellation."""
+        return bool(self.versions) and self.versions[-1].cancels
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -206,17 +223,17 @@ class LoadWaiting(Effect["tuple[PaymentRecord, ...]"], frozen=True):
 
 
 class PlanTransactions(Effect["tuple[OutboxEntry, ...] | None"], frozen=True):
-    """Build transactions for payments that wait: one payment, one transaction, nonces in a row. None: no lease.
+    """Build transactions for payments that wait: one for each of `groups`, nonces in a row. None: no lease.
 
     `expired` are refused in the same commit: payments whose window or limit ran out while they waited. A payment that
-    does not wait any more is passed over and uses no nonce.
+    does not wait any more is passed over, and a group of which nothing is left uses no nonce.
     """
 
     network: str
     wallet: str
     epoch: int
     now_seconds: int
-    payment_ids: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
     expired: tuple[Refused, ...] = ()
 
 
@@ -230,7 +247,7 @@ class SignedVersion(msgspec.Struct, frozen=True):
 class StoreSigned(Effect["frozenset[int]"], frozen=True):
     """Store signed versions, under the lease; the answer are the nonces whose version was stored.
 
-    Version 1 moves BUILT to SIGNED, a later one SENT to SIGNED.
+    Version 1 moves BUILT to SIGNED, a later one SENT to SIGNED, one that cancels SENT to CANCELLING.
     """
 
     network: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
+from farthing.facilitator.joining import joined_gas_limit
 from farthing.facilitator.states import PAYMENT, TRANSACTION
 from farthing.facilitator.store import (
     AcquireLease,
@@ -33,10 +34,14 @@ _TAKE_LEASE: Final = """
 INSERT INTO wallets (network, wallet, owner, epoch, until_at) VALUES (?, ?, ?, 1, ?)
 ON CONFLICT (network, wallet) DO UPDATE
 SET epoch = wallets.epoch + CASE WHEN wallets.owner = excluded.owner THEN 0 ELSE 1 END,
+    wanted_at = CASE WHEN wallets.owner = excluded.owner THEN wallets.wanted_at ELSE 0 END,
     owner = excluded.owner, until_at = excluded.until_at
 WHERE wallets.owner = excluded.owner OR wallets.owner = '' OR wallets.until_at < ?
 """
-_READ_WALLET: Final = "SELECT owner, epoch, first_nonce, stopped FROM wallets WHERE network = ? AND wallet = ?"
+_READ_WALLET: Final = """
+SELECT owner, epoch, first_nonce, stopped, wanted_at FROM wallets WHERE network = ? AND wallet = ?
+"""
+_WANT_WALLET: Final = "UPDATE wallets SET wanted_at = ? WHERE network = ? AND wallet = ? AND owner <> ?"
 _NONCE_MAX: Final = "SELECT max(nonce) FROM transactions WHERE network = ? AND wallet = ?"
 _RELEASE_LEASE: Final = """
 UPDATE wallets SET owner = '', until_at = 0 WHERE network = ? AND wallet = ? AND owner = ?
@@ -61,16 +66,15 @@ INSERT INTO transactions (network, wallet, nonce, state, lease_epoch, gas_limit,
 VALUES (?, ?, ?, '{TRANSACTION.start}', ?, ?, ?)
 """
 _INSERT_MEMBER: Final = "INSERT INTO transaction_members (network, wallet, nonce, payment_id) VALUES (?, ?, ?, ?)"
-_MOVE_SIGNED: Final = f"""
-UPDATE transactions SET state = '{TRANSACTION.move("sign").target}', hash = ?, lease_epoch = ?
+_MOVE_SIGNED: Final = """
+UPDATE transactions SET state = ?, hash = ?, lease_epoch = ?
 WHERE network = ? AND wallet = ? AND nonce = ? AND state IN %s
 """
-_MOVE_FIRST: Final = _MOVE_SIGNED % sources(TRANSACTION, "sign")
-_MOVE_REPLACED: Final = _MOVE_SIGNED % sources(TRANSACTION, "replace")
+_MOVES_SIGNED: Final = {name: _MOVE_SIGNED % sources(TRANSACTION, name) for name in ("sign", "replace", "cancel")}
 _INSERT_VERSION: Final = """
 INSERT INTO transaction_versions (
-    network, wallet, nonce, version, raw, hash, max_fee_per_gas, max_priority_fee_per_gas, signed_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    network, wallet, nonce, version, raw, hash, max_fee_per_gas, max_priority_fee_per_gas, signed_at, cancels
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _MARK_SENT: Final = f"""
 UPDATE transactions SET state = '{TRANSACTION.move("send").target}'
@@ -81,7 +85,8 @@ SELECT nonce, state, gas_limit, block_number, block_hash FROM transactions
 WHERE network = ? AND wallet = ? AND state <> 'done' ORDER BY nonce LIMIT ?
 """
 _VERSIONS: Final = """
-SELECT v.nonce, v.version, v.raw, v.hash, v.max_fee_per_gas, v.max_priority_fee_per_gas, v.signed_at
+SELECT v.nonce, v.version, v.raw, v.hash, v.max_fee_per_gas, v.max_priority_fee_per_gas, v.signed_at,
+       v.cancels
 FROM transactions t
 JOIN transaction_versions v ON v.network = t.network AND v.wallet = t.wallet AND v.nonce = t.nonce
 WHERE t.network = ? AND t.wallet = ? AND t.state <> 'done' AND t.nonce <= ? ORDER BY v.nonce, v.version
@@ -101,8 +106,10 @@ def acquire_lease(at: sqlite3.Connection, effect: AcquireLease) -> Lease:
     """Take or renew a wallet's lease; the answer says who has it."""
     wallet = (effect.network, effect.wallet)
     at.execute(_TAKE_LEASE, (*wallet, effect.owner, effect.until_seconds, effect.now_seconds))
-    owner, epoch, first_nonce, stopped = at.execute(_READ_WALLET, wallet).fetchone()
-    return Lease(owner == effect.owner, epoch, first_nonce, _next_nonce(at, wallet, first_nonce), stopped)
+    if effect.wanting:
+        at.execute(_WANT_WALLET, (effect.now_seconds, *wallet, effect.owner))
+    owner, epoch, first_nonce, stopped, wanted_at = at.execute(_READ_WALLET, wallet).fetchone()
+    return Lease(owner == effect.owner, epoch, first_nonce, _next_nonce(at, wallet, first_nonce), stopped, wanted_at)
 
 
 def _next_nonce(at: sqlite3.Connection, wallet: tuple[str, str], first_nonce: int | None) -> int | None:
@@ -132,25 +139,28 @@ def expire_payment(at: sqlite3.Connection, refused: Refused) -> bool:
 
 
 def plan_transactions(at: sqlite3.Connection, effect: PlanTransactions) -> tuple[OutboxEntry, ...] | None:
-    """Build a transaction for each payment that still waits, with the next nonces; None without the lease."""
+    """Build a transaction for each group in which somebody still waits, with the next nonces. None: no lease."""
     wallet = (effect.network, effect.wallet)
     if at.execute(_UNDER_LEASE, (*wallet, effect.epoch)).fetchone() is None:
         return None
     for refused in effect.expired:
         expire_payment(at, refused)
-    _, _, first_nonce, _ = at.execute(_READ_WALLET, wallet).fetchone()
+    _, _, first_nonce, _, _ = at.execute(_READ_WALLET, wallet).fetchone()
     nonce = _next_nonce(at, wallet, first_nonce)
     if nonce is None:
         return ()
     built: list[OutboxEntry] = []
-    for payment_id in effect.payment_ids:
-        joined = at.execute(_JOIN, (effect.wallet, nonce, payment_id, effect.network)).fetchall()
+    for payment_ids in effect.groups:
+        joined: dict[str, int] = {}
+        for payment_id in payment_ids:
+            for (gas_limit,) in at.execute(_JOIN, (effect.wallet, nonce, payment_id, effect.network)).fetchall():
+                joined[payment_id] = gas_limit
         if not joined:
             continue
-        ((gas_limit,),) = joined
+        gas_limit = joined_gas_limit(joined.values())
         at.execute(_INSERT_TRANSACTION, (*wallet, nonce, effect.epoch, gas_limit, effect.now_seconds))
-        at.execute(_INSERT_MEMBER, (*wallet, nonce, payment_id))
-        built.append(OutboxEntry(nonce=nonce, state=TRANSACTION.start, gas_limit=gas_limit, members=(payment_id,)))
+        at.executemany(_INSERT_MEMBER, [(*wallet, nonce, payment_id) for payment_id in joined])
+        built.append(OutboxEntry(nonce=nonce, state=TRANSACTION.start, gas_limit=gas_limit, members=tuple(joined)))
         nonce += 1
     return tuple(built)
 
@@ -163,8 +173,9 @@ def store_signed(at: sqlite3.Connection, effect: StoreSigned) -> frozenset[int]:
     stored: set[int] = set()
     for signed in effect.versions:
         version = signed.version
-        move = _MOVE_FIRST if version.number == 1 else _MOVE_REPLACED
-        if at.execute(move, (version.hash, effect.epoch, *wallet, signed.nonce)).rowcount != 1:
+        name = "cancel" if version.cancels else "sign" if version.number == 1 else "replace"
+        target = TRANSACTION.move(name).target
+        if at.execute(_MOVES_SIGNED[name], (target, version.hash, effect.epoch, *wallet, signed.nonce)).rowcount != 1:
             continue
         at.execute(
             _INSERT_VERSION,
@@ -177,6 +188,7 @@ def store_signed(at: sqlite3.Connection, effect: StoreSigned) -> frozenset[int]:
                 str(version.max_fee_per_gas),
                 str(version.max_priority_fee_per_gas),
                 version.signed_at,
+                int(version.cancels),
             ),
         )
         stored.add(signed.nonce)
@@ -225,5 +237,5 @@ def load_done(at: sqlite3.Connection, effect: LoadDone) -> tuple[OutboxEntry, ..
 
 
 def _read_version(fields: list[Any]) -> Version:
-    number, raw, hash_, max_fee, max_priority_fee, signed_at = fields
-    return Version(number, raw, hash_, int(max_fee), int(max_priority_fee), signed_at)
+    number, raw, hash_, max_fee, max_priority_fee, signed_at, cancels = fields
+    return Version(number, raw, hash_, int(max_fee), int(max_priority_fee), signed_at, bool(cancels))

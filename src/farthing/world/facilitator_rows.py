@@ -15,7 +15,7 @@ SELECT p.payment_id, p.state, p.scheme, p.network, p.asset, p.payer, p.pay_to, p
        p.claimant, p.claim_until, p.told, p.attempts,
        COALESCE(NULLIF(p.transaction_hash, ''), t.hash, ''), p.block_number, p.block_hash, p.log_index,
        CASE WHEN t.hash = p.transaction_hash THEN t.gas_used END, p.reason, p.message,
-       COALESCE(p.wallet, ''), p.nonce
+       COALESCE(p.wallet, ''), p.nonce, p.alone
 FROM payments p
 LEFT JOIN transactions t ON t.network = p.network AND t.wallet = p.wallet AND t.nonce = p.nonce
 """
@@ -53,6 +53,7 @@ def read_payment(row: tuple[Any, ...]) -> PaymentRecord:
         message=row[26],
         wallet=row[27],
         nonce=row[28],
+        alone=bool(row[29]),
     )
 
 

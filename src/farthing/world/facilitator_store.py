@@ -52,8 +52,8 @@ _SLICE: Final = 500
 _INSERT_PAYMENT: Final = """
 INSERT INTO payments (
     payment_id, state, scheme, network, asset, payer, pay_to, amount, valid_before, fingerprint, requirements_print,
-    created_at, recorded_block, gas_limit, caller, idempotency_key, claimant, claim_until
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    created_at, recorded_block, gas_limit, alone, caller, idempotency_key, claimant, claim_until
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (payment_id) DO NOTHING
 """
 _INSERT_BODY: Final = "INSERT INTO payment_bodies (payment_id, payment, requirements) VALUES (?, ?, ?)"
@@ -210,6 +210,7 @@ def _record_payment(at: sqlite3.Connection, effect: RecordPayment) -> PaymentRec
             record.created_at,
             record.recorded_block,
             record.gas_limit,
+            int(record.alone),
             record.caller,
             record.idempotency_key,
             record.claimant,

@@ -23,6 +23,8 @@ from farthing.world.keys import LocalSigner, signer_from_env, signer_from_file
 # A configuration is a page of text.
 CONFIG_MAX_BYTES: Final = 1_000_000
 TOKEN_MIN_CHARS: Final = 16
+# Hot wallets: each is watched and funded, and a handful fills a chain's blocks.
+WALLETS_MAX: Final = 16
 _GWEI: Final = Decimal(10**9)
 _WHERE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<path>[^`]*)`\Z", re.DOTALL)
 
@@ -48,7 +50,7 @@ class ServerTable(_Table, frozen=True):
 
 
 class WalletTable(_Table, frozen=True):
-    """The hot wallet that pays for gas: its key's environment variable, or the private file that holds it."""
+    """A hot wallet that pays for gas: its key's environment variable, or the private file that holds it."""
 
     key_env: str = ""
     key_file: str = ""
@@ -87,9 +89,9 @@ class NetworkTable(_Table, frozen=True):
 
 
 class Config(_Table, frozen=True):
-    """The whole file."""
+    """The whole file. One `[wallet]`, or several as `[[wallet]]`: payments are spread over them."""
 
-    wallet: WalletTable
+    wallet: WalletTable | Annotated[tuple[WalletTable, ...], msgspec.Meta(min_length=1, max_length=WALLETS_MAX)]
     network: Annotated[tuple[NetworkTable, ...], msgspec.Meta(min_length=1, max_length=64)]
     store: str = "facilitator.sqlite3"
     server: ServerTable = ServerTable()
@@ -165,9 +167,19 @@ def _wei(text: str, field: str) -> int:
     return int(wei)
 
 
-def signer_of(config: Config, environment: Mapping[str, str] | None = None) -> LocalSigner:
-    """Read the hot wallet's key. Raises `ConfigError` or `SignerError`, neither of which holds it."""
-    wallet = config.wallet
+def signers_of(config: Config, environment: Mapping[str, str] | None = None) -> tuple[LocalSigner, ...]:
+    """Read the hot wallets' keys. Raises `ConfigError` or `SignerError`, neither of which holds one."""
+    wallets = (config.wallet,) if isinstance(config.wallet, WalletTable) else config.wallet
+    signers = tuple(_signer_of(wallet, environment) for wallet in wallets)
+    addresses = [signer.address for signer in signers]
+    for address in addresses:
+        if addresses.count(address) > 1:
+            message = f"[[wallet]]: {address} is there twice; each wallet has a key of its own."
+            raise ConfigError(message)
+    return signers
+
+
+def _signer_of(wallet: WalletTable, environment: Mapping[str, str] | None) -> LocalSigner:
     if bool(wallet.key_env) == bool(wallet.key_file):
         message = "[wallet]: give key_env (an environment variable's name) or key_file (a private file), one of both."
         raise ConfigError(message)

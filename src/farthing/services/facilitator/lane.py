@@ -16,7 +16,7 @@ from farthing.errors import NodeUnavailable
 from farthing.evm.node import AskNode, NodeCall
 from farthing.facilitator.chain import Head
 from farthing.facilitator.desk import Desk
-from farthing.facilitator.fees import FeeCaps
+from farthing.facilitator.fees import FeeCaps, Fees
 from farthing.facilitator.store import Lease, LoadBodies, OutboxEntry, PaymentRecord
 from farthing.flow import Effect
 from farthing.mechanisms.interface import FacilitatorMechanism, SignedPayment
@@ -119,6 +119,8 @@ class Lane:
         self.head: Head | None = None
         self.final: Head | None = None
         self.base_fee_wei: int | None = None
+        # Whether Multicall3 stands on this network, asked once with the lease: without it, nothing is joined.
+        self.joins = False
         # Blocks may have been lost: those of confirmed payments are compared with the chain's.
         self.recheck = True
         self.node_trouble = ""
@@ -127,11 +129,26 @@ class Lane:
         self.closing = False
         self.work = asyncio.Event()
         self.look = asyncio.Event()
+        # The lanes of this process's other wallets on the network, and the payments that came in here for this wallet:
+        # the others leave them alone while this one can be used.
+        self.siblings: tuple[Lane, ...] = ()
+        self.assigned: set[str] = set()
         self._members: OrderedDict[str, Member] = OrderedDict()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the wallet can settle: its lease is here, it was not stopped, and it can pay for gas."""
+        return self.lease is not None and not self.stopped and not self.unfunded
+
+    def leaves_to_others(self, payment_id: str) -> bool:
+        """Tell whether a payment that waits is another wallet's here: it came in for that, or this one is empty."""
+        others = [lane for lane in self.siblings if lane.usable]
+        return bool(others) and (self.unfunded or any(payment_id in lane.assigned for lane in others))
 
     def note(self, payment_id: str, face: FacilitatorMechanism, signed: SignedPayment, base_fee_wei: int) -> None:
         """Remember a payment that was just read, and the newest base fee, and wake the submitter."""
         self._remember(payment_id, Member(face, signed))
+        self.assigned.add(payment_id)
         if base_fee_wei:
             self.base_fee_wei = base_fee_wei
         self.work.set()
@@ -156,11 +173,13 @@ class Lane:
         """Let go of payments that are over."""
         for payment_id in payment_ids:
             self._members.pop(payment_id, None)
+            self.assigned.discard(payment_id)
 
     def _remember(self, payment_id: str, member: Member) -> None:
         self._members[payment_id] = member
         if len(self._members) > MEMBERS_MAX:
-            self._members.popitem(last=False)
+            oldest, _ = self._members.popitem(last=False)
+            self.assigned.discard(oldest)
 
     async def ask(self, *calls: NodeCall) -> tuple[Any, ...]:
         """Ask the node, in one batch. Raises `NodeUnavailable`."""
@@ -171,6 +190,15 @@ class Lane:
             raise
         self.node_trouble = ""
         return answers
+
+    def first_fees(self) -> Fees | None:
+        """The fees of a first version, or None where the base fee is not known or over the cap."""
+        return None if self.base_fee_wei is None else self.caps.first(self.base_fee_wei)
+
+    def lose_lease(self) -> None:
+        """Note that the wallet is somebody else's now."""
+        self.log.warning("the wallet's lease was lost")
+        self.lease = None
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for `event`, or for `seconds` at most; the event is cleared."""

@@ -32,7 +32,7 @@ class Metrics:
         self.lease_held = Gauge(
             "farthing_wallet_lease_held",
             "1 where this process holds the wallet's lease.",
-            ["network"],
+            ["network", "wallet"],
             registry=self.registry,
         )
         self.node_errors = Counter(

@@ -102,6 +102,16 @@ def _payment() -> dict[str, Any]:
 
 
 def _health() -> dict[str, Any]:
+    wallet = {
+        "type": "object",
+        "properties": {
+            "wallet": {"type": "string"},
+            "lease": {"type": "boolean"},
+            "stopped": {"type": "string"},
+            "unfunded": {"type": "boolean"},
+            "open_transactions": {"type": "integer"},
+        },
+    }
     schema = {
         "type": "object",
         "required": ["ok", "store", "payments", "networks"],
@@ -116,11 +126,7 @@ def _health() -> dict[str, Any]:
                     "properties": {
                         "node": {"type": "boolean"},
                         "head": {"type": ["integer", "null"]},
-                        "lease": {"type": "boolean"},
-                        "wallet": {"type": "string"},
-                        "stopped": {"type": "string"},
-                        "unfunded": {"type": "boolean"},
-                        "open_transactions": {"type": "integer"},
+                        "wallets": {"type": "array", "items": wallet},
                     },
                 },
             },

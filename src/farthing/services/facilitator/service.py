@@ -34,7 +34,7 @@ from farthing.protocol.messages import (
     SupportedResponse,
     VerifyResponse,
 )
-from farthing.services.facilitator.config import Config, assets_of, fee_caps, networks_of, signer_of, urls_of
+from farthing.services.facilitator.config import Config, assets_of, fee_caps, networks_of, signers_of, urls_of
 from farthing.services.facilitator.crash import with_crashes
 from farthing.services.facilitator.lane import Lane, Pace, WalletSigner
 from farthing.services.facilitator.logs import library_log
@@ -79,30 +79,33 @@ class FacilitatorService:
         networks: Networks,
         assets: frozenset[tuple[str, str]],
         node_urls: Mapping[str, tuple[str, ...]],
-        signer: WalletSigner,
+        signers: tuple[WalletSigner, ...],
         store: str | Path,
         caps: FeeCaps,
         limits: Limits | None = None,
         pace: Pace | None = None,
         log: Any = None,
     ) -> None:
-        """Wire the parts; nothing is opened before `start`. `node_urls` gives each network its node's URLs."""
+        """Wire the parts; nothing is opened before `start`. `node_urls` gives each network its node's URLs.
+
+        Payments are spread over `signers`, the hot wallets; each has a nonce sequence of its own on each network.
+        """
         self.metrics = Metrics()
         self.waiting = Waiting()
         self.log = log if log is not None else library_log()
         self.networks = networks
-        self.lanes: dict[str, Lane] = {}
+        self.lanes: tuple[Lane, ...] = ()
         self._node_urls = dict(node_urls)
-        self._signer = signer
+        self._signers = signers
         self._store_path = Path(store)
         self._caps = caps
         self._pace = pace or Pace()
-        face = ExactEvmFacilitator(networks, sender=signer.address)
+        face = ExactEvmFacilitator(networks, sender=signers[0].address)
         self.desk = Desk(
             mechanisms=Registry([face]),
             assets=assets,
             limits=limits or Limits(),
-            signers={"eip155:*": (signer.address,)},
+            signers={"eip155:*": tuple(signer.address for signer in signers)},
         )
         # One incarnation of one process: what leases and claims are held by.
         self._name = f"{os.getpid()}-{secrets.token_hex(_SECRET_BYTES)}"
@@ -120,7 +123,7 @@ class FacilitatorService:
         config: Config,
         *,
         environment: Mapping[str, str] | None = None,
-        signer: WalletSigner | None = None,
+        signers: tuple[WalletSigner, ...] = (),
         log: Any = None,
         pace: Pace | None = None,
     ) -> FacilitatorService:
@@ -131,7 +134,7 @@ class FacilitatorService:
             networks=networks,
             assets=assets_of(config, networks),
             node_urls={table.id: urls_of(table, source) for table in config.network},
-            signer=signer or signer_of(config, source),
+            signers=signers or signers_of(config, source),
             store=config.store,
             caps=fee_caps(config),
             limits=config.limits,
@@ -155,12 +158,13 @@ class FacilitatorService:
         self._nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
         performer = Performer({**system_handlers(), **self._store.handlers(), **self._nodes.handlers()})
         self._perform = with_crashes(performer.with_({AwaitOutcome: self._await_outcome}).awaiting)
-        for network in self._node_urls:
-            lane = self._lane(network)
-            self.lanes[network] = lane
+        self.lanes = tuple(self._lane(network, signer) for network in self._node_urls for signer in self._signers)
+        for lane in self.lanes:
+            lane.siblings = tuple(each for each in self._lanes_of(lane.network) if each is not lane)
             submitter = Submitter(lane)
-            self._tasks.append(asyncio.create_task(submitter.run(), name=f"submitter {network}"))
-            self._tasks.append(asyncio.create_task(Watcher(lane, submitter).run(), name=f"watcher {network}"))
+            name = f"{lane.network} {lane.wallet}"
+            self._tasks.append(asyncio.create_task(submitter.run(), name=f"submitter {name}"))
+            self._tasks.append(asyncio.create_task(Watcher(lane, submitter).run(), name=f"watcher {name}"))
         self._tasks.append(asyncio.create_task(self._follow(), name="follow"))
 
     async def aclose(self) -> None:
@@ -168,7 +172,7 @@ class FacilitatorService:
         if self._store is None:
             return
         self._closing.set()
-        for lane in self.lanes.values():
+        for lane in self.lanes:
             lane.close()
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
@@ -198,7 +202,10 @@ class FacilitatorService:
         """The ledger and lists of payments: cold queries."""
         return self._opened().books
 
-    def _lane(self, network: str) -> Lane:
+    def _lanes_of(self, network: str) -> tuple[Lane, ...]:
+        return tuple(lane for lane in self.lanes if lane.network == network)
+
+    def _lane(self, network: str, signer: WalletSigner) -> Lane:
         known = self.networks.find(network)
         if known is None:
             message = f"{network} is in no table of networks."
@@ -210,7 +217,7 @@ class FacilitatorService:
             block_time_seconds=known.block_time_milliseconds / 1000,
             desk=self.desk,
             caps=self._caps,
-            signer=self._signer,
+            signer=signer,
             perform=self._perform,
             waiting=self.waiting,
             metrics=self.metrics,
@@ -287,22 +294,27 @@ class FacilitatorService:
             raise FacilitatorUnavailable(str(error)) from error
         if record is None:
             return None
-        lane = self.lanes.get(record.network)
-        head = lane.head if lane is not None else None
-        return status_of(record, head_number=head.number if head is not None else None)
+        heights = [lane.head.number for lane in self._lanes_of(record.network) if lane.head is not None]
+        return status_of(record, head_number=max(heights, default=None))
 
     async def health(self) -> dict[str, Any]:
-        """What `/healthz` shows: node, store and wallet of each network. `ok` is False where something is broken."""
+        """What `/healthz` shows: node, store and wallets of each network. `ok` is False where something is broken."""
         networks: dict[str, Any] = {}
-        for network, lane in self.lanes.items():
+        for network in self._node_urls:
+            lanes = self._lanes_of(network)
             networks[network] = {
-                "node": lane.node_trouble == "",
-                "head": lane.head.number if lane.head is not None else None,
-                "lease": lane.lease is not None,
-                "wallet": checksum_address(parse_address(lane.wallet)),
-                "stopped": lane.stopped,
-                "unfunded": lane.unfunded,
-                "open_transactions": len(lane.entries),
+                "node": not any(lane.node_trouble for lane in lanes),
+                "head": max((lane.head.number for lane in lanes if lane.head is not None), default=None),
+                "wallets": [
+                    {
+                        "wallet": checksum_address(parse_address(lane.wallet)),
+                        "lease": lane.lease is not None,
+                        "stopped": lane.stopped,
+                        "unfunded": lane.unfunded,
+                        "open_transactions": len(lane.entries),
+                    }
+                    for lane in lanes
+                ],
             }
         counts: dict[str, int] | None
         try:
@@ -310,7 +322,8 @@ class FacilitatorService:
         except StoreError:
             counts = None
         ok = counts is not None and all(
-            each["node"] and not (each["stopped"] or each["unfunded"]) for each in networks.values()
+            each["node"] and not any(wallet["stopped"] or wallet["unfunded"] for wallet in each["wallets"])
+            for each in networks.values()
         )
         return {"ok": ok, "store": counts is not None, "payments": counts or {}, "networks": networks}
 
@@ -358,7 +371,9 @@ class FacilitatorService:
 
     async def _await_outcome(self, effect: AwaitOutcome) -> PaymentRecord | None:
         """Perform `AwaitOutcome`: have the lane's submitter work, and wait for the watcher's news."""
-        lane = self.lanes[effect.network]
+        # The wallet that has the least to do, of those that can settle; without one, others do it, by the store.
+        lanes = self._lanes_of(effect.network)
+        lane = min(lanes, key=lambda each: (not each.usable, len(each.assigned)))
         face = self.desk.mechanisms.find(effect.scheme, effect.network)
         if face is not None:
             lane.note(effect.payment_id, face, effect.signed, effect.base_fee_wei)
@@ -381,7 +396,7 @@ class FacilitatorService:
     async def _follow(self) -> None:
         """Look payments up that somebody waits for here and another process may have settled: one query for all."""
         while not self._closing.is_set():
-            leased = all(lane.lease is not None for lane in self.lanes.values())
+            leased = all(lane.lease is not None for lane in self.lanes)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FOLLOW_WITH_LEASE_SECONDS if leased else _FOLLOW_SECONDS):
                     await self._closing.wait()

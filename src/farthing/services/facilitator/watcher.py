@@ -190,7 +190,9 @@ class Watcher:
         """Find out by which transaction, if any, payments were spent that ours did not spend."""
         lane = self._lane
         fresh = await lane.perform(FindRecords(tuple(seen.unspent))) if seen.unspent else ()
-        lane.lingering.update({record.payment_id: record for record in fresh if record.state == IN_BATCH})
+        # What another wallet has taken up in the meantime is followed there.
+        fresh = tuple(each for each in fresh if each.state == IN_BATCH and each.wallet == lane.wallet)
+        lane.lingering.update({record.payment_id: record for record in fresh})
         # All of them again where there is a new block, or one that was not judged yet.
         waiting = tuple(lane.lingering.values()) if news or lane.lingering.keys() - self._judged else fresh
         records = [record for record in waiting if record.state == IN_BATCH][:EVIDENCE_MAX]
