@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -246,8 +247,9 @@ class Errand:
     def _close(self) -> None:
         if self._buyer is not None:
             self._buyer.close()
-        if self._signer is not None and hasattr(self._signer, "close"):
-            self._signer.close()
+        close: Callable[[], None] | None = getattr(self._signer, "close", None)  # a remote signer's connections
+        if close is not None:
+            close()
 
     # The price.
 

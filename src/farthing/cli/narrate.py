@@ -41,7 +41,7 @@ class Narrator:
 
     def event(self, event: Event) -> None:
         """A step of the purchase."""
-        from farthing.buyer.events import Concluded, Offered, Paying, Signing  # noqa: PLC0415 - heavy only when run
+        from farthing.buyer.events import Offered, Paying, Signing  # noqa: PLC0415 - heavy only when run
 
         if not self._verbose:
             return
@@ -52,7 +52,7 @@ class Narrator:
             self._typed(event.typed)
         elif isinstance(event, Paying):
             self._terminal.say(f"* payment: {event.paid.payment_id}, {len(event.paid.header)} bytes, on record")
-        elif isinstance(event, Concluded):
+        else:
             result: Any = event.result
             state = getattr(result, "state", type(result).__name__)
             transaction = getattr(result, "transaction", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -45,7 +45,6 @@ _WHAT_TO_DO: Final = (
 
 payments = typer.Typer(
     name="payments",
-    help="What was paid: the journal of the paying commands.",
     rich_markup_mode=None,
     invoke_without_command=True,
 )
@@ -200,7 +199,7 @@ class _Totals:
 
 
 @contextlib.contextmanager
-def _opened(path: Path | None) -> Iterator[Journal | None]:
+def _opened(path: Path | None) -> Generator[Journal | None]:
     from farthing.world.journal import Journal  # noqa: PLC0415 - heavy parts only when run
 
     where = path or journal_path()

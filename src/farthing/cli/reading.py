@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -69,7 +69,7 @@ def read_header(text: str, networks: Networks) -> Reading:
         message: Any = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"{name or 'The header'}: not JSON ({shown(str(error))}).", kind=name) from None
-    members: dict[str, Any] = message if isinstance(message, dict) else {}
+    members = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
     found = next((member for member in _READERS if member in members), "")
     if not found:
         said = "it has none of the members accepts, payload and success"
@@ -134,7 +134,7 @@ def _read_payment(wire: Wire, data: bytes, networks: Networks) -> Facts:
         # It does not say what it accepts. The signature tells which token it was made for.
         fitting = [each for each in payments if _recovered(seller.read(each).detail, each) == seller.read(each).payer]
         return _read_signed(seller, (fitting or list(payments))[0], networks)
-    (payment,) = payments
+    payment = next(iter(payments))
     view = view_offer(payment.accepted, networks)
     facts: Facts = [("accepts", f"{view.scheme}, {price_text(view, networks)}, to {view.pay_to}")]
     if payment.resource is not None:

@@ -98,14 +98,13 @@ def _from_keystore(name: str, source: KeySource, terminal: Terminal) -> Signer:
 def _from_descriptor(descriptor: int) -> Signer:
     from farthing.world.keys import LocalSigner  # noqa: PLC0415 - heavy parts only when run
 
-    signer = None
+    told = ""
     try:
-        signer = LocalSigner.from_hex(read_descriptor(descriptor, "--key-fd").decode("ascii", "replace"))
+        return LocalSigner.from_hex(read_descriptor(descriptor, "--key-fd").decode("ascii", "replace"))
     except SignerError as error:
         told = str(error).replace("the text given", f"descriptor {descriptor}")
-    if signer is None:
-        raise SignerError(told)
-    return signer
+    # Outside, so that it has no context: its frames hold the key.
+    raise SignerError(told)
 
 
 def passphrase(terminal: Terminal, prompt: str, *, descriptor: int | None, new: bool = False) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TextIO
 
 # An offer is agreed to as it is shown. Who comes back from lunch is asked again.
@@ -59,7 +59,7 @@ class Terminal:
         return getpass.getpass(f"{plain(prompt)}: ", stream=None)
 
     @contextlib.contextmanager
-    def _keyboard(self) -> Iterator[TextIO]:
+    def _keyboard(self) -> Generator[TextIO]:
         if not self._stdin_is_body:
             yield sys.stdin
             return

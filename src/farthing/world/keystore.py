@@ -16,7 +16,7 @@ import stat
 import sys
 import uuid
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -38,6 +38,7 @@ SCRYPT_P_MAX: Final = 16
 PBKDF2_ROUNDS_MAX: Final = 50_000_000
 
 _SALT_SIZE_BYTES: Final = 32
+_IV_SIZE_BYTES: Final = 16
 _DERIVED_SIZE_BYTES: Final = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _KEY_TEXT = re.compile(r"(?:0[xX])?[0-9a-fA-F]{64}\Z")
@@ -239,12 +240,10 @@ def _told(result: T | str) -> T:
 
 
 def _encrypt(secret: bytes, passphrase: str, address: str) -> bytes:
-    from Crypto.Cipher import AES  # noqa: PLC0415 - only where a keystore is used
-
-    salt, iv = secrets.token_bytes(_SALT_SIZE_BYTES), secrets.token_bytes(16)
+    salt, iv = secrets.token_bytes(_SALT_SIZE_BYTES), secrets.token_bytes(_IV_SIZE_BYTES)
     params = _Scrypt(SCRYPT_N, SCRYPT_R, SCRYPT_P, salt.hex(), _DERIVED_SIZE_BYTES)
     derived = _scrypt(params, passphrase)
-    ciphertext = AES.new(derived[:16], AES.MODE_CTR, nonce=b"", initial_value=iv).encrypt(secret)
+    ciphertext: bytes = _aes(derived[:16], iv).encrypt(secret)
     document = {
         "address": address.removeprefix("0x").lower(),
         "crypto": {
@@ -263,8 +262,6 @@ def _encrypt(secret: bytes, passphrase: str, address: str) -> bytes:
 
 def _decrypt(document: _Document, passphrase: str) -> bytes | str:
     """The 32 bytes of the key, or why there are none."""
-    from Crypto.Cipher import AES  # noqa: PLC0415 - only where a keystore is used
-
     crypto = document.crypto
     derived = _derive(crypto, passphrase)
     if isinstance(derived, str):
@@ -272,15 +269,22 @@ def _decrypt(document: _Document, passphrase: str) -> bytes | str:
     ciphertext, iv = _bytes(crypto.ciphertext), _bytes(crypto.cipherparams.iv)
     if not hmac.compare_digest(keccak256(derived[16:32] + ciphertext), _bytes(crypto.mac)):
         return "The key can't be opened: the passphrase is another one."
-    if len(ciphertext) != KEY_SIZE_BYTES or len(iv) != AES.block_size:
+    if len(ciphertext) != KEY_SIZE_BYTES or len(iv) != _IV_SIZE_BYTES:
         return "The key can't be opened: its key or its initial value has the wrong size."
-    secret = AES.new(derived[:16], AES.MODE_CTR, nonce=b"", initial_value=iv).decrypt(ciphertext)
+    secret: bytes = _aes(derived[:16], iv).decrypt(ciphertext)
     address = _address(secret)
     if not address:
         return "The key can't be opened: what is in it is no private key."
     if document.address and _fold(document.address) != _fold(address):
         return "The key can't be opened: the address that it names is not the key's."
     return secret
+
+
+def _aes(key: bytes, iv: bytes) -> Any:
+    from Crypto.Cipher import AES  # noqa: PLC0415 - only where a keystore is used
+
+    new = cast("Any", AES.new)  # pyright: ignore[reportUnknownMemberType] # its stubs leave a type argument out
+    return new(key, AES.MODE_CTR, nonce=b"", initial_value=iv)
 
 
 def _derive(crypto: _Crypto, passphrase: str) -> bytes | str:  # noqa: PLR0911 - one line a reason
@@ -336,7 +340,9 @@ def _read_document(data: bytes, what: str) -> _Document:
 
 
 def _folded(value: Any) -> Any:
-    return {str(key).lower(): _folded(each) for key, each in value.items()} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return {key.lower(): _folded(each) for key, each in cast("dict[str, Any]", value).items()}
 
 
 def _fold(address: str) -> str:
