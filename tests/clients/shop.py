@@ -20,7 +20,13 @@ from farthing.mechanisms.exact_evm import ExactEvmSeller
 from farthing.mechanisms.interface import SignedPayment
 from farthing.networks import KNOWN
 from farthing.protocol.codec import decode_payment, pack_header
-from farthing.protocol.messages import PaymentRequired, PaymentRequirements, ResourceInfo, SettlementResponse
+from farthing.protocol.messages import (
+    PaymentPayload,
+    PaymentRequired,
+    PaymentRequirements,
+    ResourceInfo,
+    SettlementResponse,
+)
 from farthing.world.keys import LocalSigner
 
 NETWORK = "eip155:84532"
@@ -67,6 +73,7 @@ class Handler(BaseHTTPRequestHandler):
     """Serves one connection."""
 
     protocol_version = "HTTP/1.1"
+    payment_header = "PAYMENT-SIGNATURE"
     shop: Shop
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
@@ -90,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
                 body += self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()
-        payment = self.headers.get("PAYMENT-SIGNATURE")
+        payment = self.headers.get(self.payment_header)
         path = self.path.partition("?")[0]
         with self.shop.lock:
             self.shop.seen.append(Seen(self.command, self.path, payment, body, self.client_address[1]))
@@ -98,14 +105,23 @@ class Handler(BaseHTTPRequestHandler):
             status, headers, content = self.shop.plain[path]
             self.answer(status, content, **headers)
         elif payment is None:
-            headers = {"PAYMENT_REQUIRED": required(*self.shop.offers.get(path, (offer(),)))}
-            self.answer(402, b"{}", **headers)
+            self.demand(path)
         else:
             self._paid(path, payment)
 
-    def _paid(self, path: str, payment: str) -> None:
+    def demand(self, path: str) -> None:
+        """Offer."""
+        headers = {"PAYMENT_REQUIRED": required(*self.shop.offers.get(path, (offer(),)))}
+        self.answer(402, b"{}", **headers)
+
+    def decode(self, path: str, payment: str) -> PaymentPayload:
+        """Read a payment, which must accept an offer of ours."""
         decoded = decode_payment(payment)
         assert decoded.accepted in self.shop.offers.get(path, (offer(),))
+        return decoded
+
+    def _paid(self, path: str, payment: str) -> None:
+        decoded = self.decode(path, payment)
         signed = SELLER.read(decoded)
         refusal = SELLER.check(signed, decoded.accepted, now_seconds=int(time.time()))
         if refusal is not None:
@@ -122,10 +138,9 @@ class Shop(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self) -> None:
+    def __init__(self, handler: type[Handler] = Handler) -> None:
         """Listen on a free port."""
-        handler = type("BoundHandler", (Handler,), {"shop": self})
-        super().__init__(("127.0.0.1", 0), handler)
+        super().__init__(("127.0.0.1", 0), type("BoundHandler", (handler,), {"shop": self}))
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.offers: dict[str, tuple[PaymentRequirements, ...]] = {}
@@ -169,9 +184,9 @@ def answering(status: int, body: bytes = b"", **headers: str) -> Behaviour:
 
 
 @contextlib.contextmanager
-def open_shop() -> Iterator[Shop]:
+def open_shop(handler: type[Handler] = Handler) -> Iterator[Shop]:
     """Run a shop in a thread."""
-    shop = Shop()
+    shop = Shop(handler)
     thread = threading.Thread(target=shop.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

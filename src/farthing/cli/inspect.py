@@ -31,7 +31,7 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON: kind, message, and facts.")] = False,
 ) -> None:
-    """Decode PAYMENT-REQUIRED, PAYMENT-SIGNATURE or PAYMENT-RESPONSE, whichever it is, and version 1's of them.
+    """Decode PAYMENT-REQUIRED, PAYMENT-SIGNATURE or PAYMENT-RESPONSE, whichever it is, and an older version's of them.
 
     Prints a summary and the JSON. Of a payment it recovers who signed it; a URL is asked once, and never paid. A dump
     of headers on standard input is searched for all three.
