@@ -7,7 +7,8 @@ import importlib.util
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from farthing.evm.addresses import parse_address
 from farthing.evm.signatures import PrivateKey
 from farthing.evm.typed_data import Domain, TransferWithAuthorization
 from farthing.facilitator.desk import Limits
+from farthing.facilitator.store import AcquireLease, ReleaseLease
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
 from farthing.mechanisms.exact_evm.payload import ExactDetail, write_payload
 from farthing.protocol.codec import decode_payment_json, encode_json
@@ -26,6 +28,8 @@ from farthing.protocol.messages import PaymentPayload, PaymentRequirements, Veri
 from farthing.services.devnet import Devnet
 from farthing.services.facilitator import FacilitatorService, read_config
 from farthing.services.facilitator.lane import Pace
+from farthing.world.facilitator_store import FacilitatorStore
+from farthing.world.performers import Performer
 
 
 def _load(name: str) -> ModuleType:
@@ -177,6 +181,24 @@ async def until(condition: Callable[[], Any], *, what: str = "the condition") ->
             return found
         assert time.monotonic() < deadline, f"{what} did not come about in {DEADLINE_SECONDS} s"
         await asyncio.sleep(0.01)
+
+
+@contextmanager
+def hold_wallet(world: World) -> Iterator[Callable[[], None]]:
+    """Hold the wallet's lease, so that payments wait until what is given is called; then all of them go together."""
+    store = FacilitatorStore(world.folder / "facilitator.sqlite3")
+    perform = Performer(store.handlers()).blocking
+    place = (world.devnet.network, world.wallet.address)
+    try:
+        assert perform(AcquireLease(*place, "test", now_seconds=0, until_seconds=2**40)).held
+        yield lambda: perform(ReleaseLease(*place, "test"))
+    finally:
+        store.close()
+
+
+@pytest.fixture(scope="session")
+def held_wallet() -> Any:
+    return hold_wallet
 
 
 @pytest.fixture(scope="session")
