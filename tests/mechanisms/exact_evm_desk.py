@@ -51,6 +51,9 @@ class Node:
             "simulation": "0x",
             "block": block(),
             "gas": hex(80_000),
+            # Asked only where a deployment comes with the signature (ERC-6492).
+            "rehearsal": "0x",
+            "deploying_gas": hex(240_000),
         } | answers
         self.batches: list[AskNode] = []
         self.now = NOW

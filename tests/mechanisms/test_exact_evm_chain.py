@@ -26,7 +26,11 @@ def revert(text: str) -> NodeFailure:
 
 
 CHAIN = [
-    ({"code": "0xef0100" + "11" * 20}, "invalid_exact_evm_payload_signature", "EIP-7702"),
+    (
+        {"code": "0xef0100" + "11" * 20, "simulation": revert("FiatTokenV2: invalid signature")},
+        "invalid_exact_evm_payload_signature",
+        "EIP-7702",
+    ),
     ({"balance": "0x", "used": "0x"}, "asset_not_deployed_contract", ""),
     ({"used": "0x"}, "invalid_exact_evm_eip3009_not_supported", ""),
     ({"used": failure("execution reverted")}, "invalid_exact_evm_eip3009_not_supported", ""),

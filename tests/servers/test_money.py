@@ -328,11 +328,29 @@ AUTHORIZATION = {
 
 @pytest.mark.parametrize("member", list(AUTHORIZATION))
 def test_S4_each_signed_member_mutated_alone_is_refused(priced: Any, member: str) -> None:
+    """Even where the facilitator says yes to everything, without a word about whom it means."""
     payment = unpack(priced.pay("GET", TARGET)[0][1])
     payment["payload"]["authorization"][member] = AUTHORIZATION[member]
     got = priced.send("GET", TARGET, [("PAYMENT-SIGNATURE", pack(payment))])
     assert got.status == 402
-    assert (priced.work.ran, priced.facilitator.verified, priced.states) == (0, 0, [])
+    assert (priced.work.ran, priced.states) == (0, [])
+
+
+@pytest.mark.parametrize("payer", [None, "", "0x857b06519E91e3A54538791bDbb0E22373e36b66", "the payer's own"])
+def test_S4_a_signature_that_is_not_the_payers_own_takes_a_verdict_about_this_payer(priced: Any, payer: Any) -> None:
+    """Where the payer is a contract, only the facilitator can tell; it must say that it did."""
+    payment = unpack(priced.pay("GET", TARGET)[0][1])
+    own = payment["payload"]["authorization"]["from"]
+    payment["payload"]["signature"] = "0x" + "01" * 65
+    priced.facilitator.verdict = VerifyResponse(
+        is_valid=True, payer=own.lower() if payer == "the payer's own" else payer
+    )
+    got = priced.send("GET", TARGET, [("PAYMENT-SIGNATURE", pack(payment))])
+    good = payer == "the payer's own"
+    assert (got.status, priced.work.ran) == ((200, 1) if good else (402, 0))
+    if not good:
+        assert unpack(got.header("payment-response"))["errorReason"] == "invalid_exact_evm_payload_signature"
+        assert priced.states == []
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,17 @@ class SellerMechanism(Protocol):
         ...
 
     def check(self, signed: SignedPayment, requirements: PaymentRequirements, *, now_seconds: int) -> Refusal | None:
-        """Judge, locally: signature, amount, payee, asset, network, window. None means that nothing speaks against it.
+        """Judge what needs nobody: amount, payee, asset, network, window. None means that nothing speaks against it.
 
-        A payer with code can't be judged locally: its signature is the facilitator's business.
+        The signature is not judged here: that of a payer with code is the facilitator's business.
+        """
+        ...
+
+    def check_signature(self, signed: SignedPayment, requirements: PaymentRequirements) -> Refusal | None:
+        """Judge whether the payer's own key signed for these requirements. A refusal says nothing of a payer with code.
+
+        For a seller whose facilitator does not say whom its verdict is about; and to tell offers apart that a payment
+        fits which does not say what it accepts.
         """
         ...
 

@@ -226,7 +226,11 @@ def _verify(request: Request, read: Read, networks: Networks) -> Flow[Refuse | N
     except FacilitatorUnavailable:
         return Refuse(_outage("facilitator-unavailable", "The payment can't be verified now; nothing was charged."))
     if verdict.is_valid:
-        return None
+        # A verdict that does not say whose signature it judged is believed of the payer's own key alone.
+        if (verdict.payer or "").lower() == signed.payer.lower():
+            return None
+        refusal = read.mechanism.check_signature(signed, read.requirements)
+        return None if refusal is None else _refused(request, read, refusal.reason, refusal.message, networks)
     reason = verdict.invalid_reason or ""
     if reason in _NOT_JUDGED or reason == "":
         return Refuse(_outage("facilitator-unavailable", "The payment can't be verified now; nothing was charged."))

@@ -9,7 +9,7 @@ import msgspec
 
 from farthing.errors import RemoteProtocolError
 from farthing.evm.addresses import AddressInvalid, parse_address
-from farthing.mechanisms.interface import SellerMechanism, SignedPayment
+from farthing.mechanisms.interface import Refusal, SellerMechanism, SignedPayment
 from farthing.protocol.messages import PaymentPayload, PaymentRequired, PaymentRequirements, ResourceInfo
 from farthing.seller.request import Request, normal_url
 
@@ -67,27 +67,41 @@ def match_payment(
     can't be read.
     """
     fitting: list[Matched] = []
+    against: Refusal | None = None
     for payment in possible:
         offer = match_offer(payment, request, offers)
         if isinstance(offer, Mismatch):
             return offer
         matched = Matched(payment, offer.mechanism.read(payment), offer)
-        if len(possible) == 1:
+        if request.wire.names_offer:
             return matched
-        if _fits(matched) and not any(each.offer is offer for each in fitting):
+        refusal = _misfit(matched)
+        if refusal is not None:
+            against = refusal
+        elif not any(each.offer is offer for each in fitting):
             fitting.append(matched)
+    if len(fitting) > 1:
+        # Two tokens at one price: the payer's own signature was made for one of them.
+        fitting = [each for each in fitting if _is_signed(each)] or fitting
     if len(fitting) == 1:
         return fitting[0]
+    network = (possible[0].accepted if possible else offers[0].requirements).network
+    if len(possible) == 1 and against is not None:
+        return Mismatch(against.reason, "$.payload", against.message, network)
     what = "fits several of them" if fitting else "fits none of them"
     message = f"the payment does not say which offer of this request it is for, and {what}"
-    network = (possible[0].accepted if possible else offers[0].requirements).network
     return Mismatch("invalid_payment_requirements", "$", message, network)
 
 
-def _fits(matched: Matched) -> bool:
+def _misfit(matched: Matched) -> Refusal | None:
     signed, offer = matched.signed, matched.offer
     made_at = max(signed.valid_after, signed.valid_before - offer.requirements.max_timeout_seconds)
-    return offer.mechanism.check(signed, offer.requirements, now_seconds=made_at) is None
+    return offer.mechanism.check(signed, offer.requirements, now_seconds=made_at)
+
+
+def _is_signed(matched: Matched) -> bool:
+    offer = matched.offer
+    return offer.mechanism.check_signature(matched.signed, offer.requirements) is None
 
 
 def match_offer(payment: PaymentPayload, request: Request, offers: tuple[Offered, ...]) -> Offered | Mismatch:

@@ -10,7 +10,14 @@ from farthing.evm.signatures import SIGNATURE_SIZE_BYTES
 from farthing.evm.signing import SignTypedData
 from farthing.evm.typed_data import NONCE_SIZE_BYTES, TransferWithAuthorization
 from farthing.flow import Now, RandomBytes
-from farthing.mechanisms.exact_evm.payload import NETWORKS, SCHEME, ExactDetail, signed_payment, write_payload
+from farthing.mechanisms.exact_evm.payload import (
+    NETWORKS,
+    SCHEME,
+    SIGNATURE_MAX_BYTES,
+    ExactDetail,
+    signed_payment,
+    write_payload,
+)
 from farthing.mechanisms.exact_evm.terms import TermsReader
 from farthing.mechanisms.interface import PreparedPayment, Refusal
 from farthing.networks import KNOWN, Networks
@@ -44,7 +51,7 @@ class ExactEvmBuyer:
 
         `payer` is the signer's address, `nonce` 32 bytes or None for fresh ones. Yields `Now`, `RandomBytes` (where
         `nonce` is None) and `SignTypedData`. Raises `SignerError` for an offer that `passes_over` names, and for a
-        signer that gives anything but 65 bytes.
+        signer that gives less than an account's 65 bytes. A contract wallet's signer may give more (EIP-1271).
         """
         terms = self._terms.read(requirements)
         if isinstance(terms, Refusal):
@@ -64,8 +71,12 @@ class ExactEvmBuyer:
             nonce,
         )
         signature: bytes = yield SignTypedData(authorization.bind(terms.domain))
-        if len(signature) != SIGNATURE_SIZE_BYTES:
-            message = f"The signer gave {len(signature)} bytes; an account's signature has {SIGNATURE_SIZE_BYTES}."
+        if not SIGNATURE_SIZE_BYTES <= len(signature) <= SIGNATURE_MAX_BYTES:
+            message = (
+                f"The signer gave {len(signature)} bytes; an account's signature has {SIGNATURE_SIZE_BYTES}, and that "
+                f"of a contract wallet up to {SIGNATURE_MAX_BYTES}."
+            )
             raise SignerError(message)
-        detail = ExactDetail(terms.chain_id, terms.token, authorization, signature)
+        domain = terms.domain
+        detail = ExactDetail(terms.chain_id, terms.token, authorization, signature, domain.name, domain.version)
         return PreparedPayment(write_payload(detail), signed_payment(requirements.network, detail))

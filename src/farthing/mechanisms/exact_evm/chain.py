@@ -8,12 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from farthing.errors import NodeUnavailable
-from farthing.evm.calls import AUTHORIZATION_STATE, BALANCE_OF
+from farthing.evm.abi import AbiInvalid
+from farthing.evm.calls import AUTHORIZATION_STATE, BALANCE_OF, read_aggregate3
 from farthing.evm.hexadecimal import read_data, read_object, read_quantity, read_word, write_data
 from farthing.evm.node import NodeCall, NodeFailure
 from farthing.evm.reverts import read_revert
 from farthing.mechanisms.exact_evm import reasons
 from farthing.mechanisms.exact_evm.payload import ExactDetail
+from farthing.mechanisms.exact_evm.wallets import WalletPayment, describe_code
 from farthing.mechanisms.interface import Refusal, SignedPayment
 
 # JSON-RPC code of a revert (geth, anvil, Erigon, Reth), and the words of nodes that use another.
@@ -26,6 +28,9 @@ _NETHERMIND = "Reverted "
 # contradicts itself.
 _BALANCE_OR_NONCE_WORDS = ("exceeds balance", "insufficientbalance", "is used", "alreadyused", "usedorcanceled")
 
+# What tokens say of a signature: USDC and its descendants, OpenZeppelin's ECDSA, Bridged USDC's custom errors.
+_SIGNATURE_WORDS = ("invalid signature", "invalidsignature", "signermismatch")
+
 # Gas that a transfer may take beyond the estimate, by a state that changes in between: a quarter.
 _GAS_MARGIN_DIVISOR: Final = 4
 
@@ -33,7 +38,8 @@ _GAS_MARGIN_DIVISOR: Final = 4
 class ChainFacts(msgspec.Struct, frozen=True):
     """The chain's side of a payment at its latest block. Balance in atomic units, fee in wei; `gas` is 0 if not asked.
 
-    `balance` is None where there is no token contract, `used` None where the contract has no EIP-3009.
+    `balance` is None where there is no token contract, `used` None where the contract has no EIP-3009. `deploying` says
+    that the simulation deployed the payer's wallet first, `factory_failed` that it tried to and could not.
     """
 
     code: bytes
@@ -44,16 +50,16 @@ class ChainFacts(msgspec.Struct, frozen=True):
     block_time_seconds: int
     base_fee_wei: int
     gas: int = 0
+    deploying: bool = False
+    factory_failed: bool = False
 
 
-def chain_calls(signed: SignedPayment, calldata: bytes, *, sender: str | None, settling: bool) -> tuple[NodeCall, ...]:
+def chain_calls(signed: SignedPayment, calldata: bytes, *, sender: str | None, asks_gas: bool) -> tuple[NodeCall, ...]:
     """The batch: chain id, the payer's code, balance, nonce, the simulated payment, the latest block (and the gas)."""
     # The identity is text already: the calls about it are put together from text.
     _, token, payer, nonce = signed.identity.parts
     payer_word = _PAD + payer[2:]
-    payment = {"to": token, "data": write_data(calldata)}
-    if sender is not None:
-        payment["from"] = sender
+    payment = _request(token, calldata, sender)
     calls = (
         _CHAIN_ID,
         NodeCall("eth_getCode", (payer, "latest")),
@@ -62,7 +68,29 @@ def chain_calls(signed: SignedPayment, calldata: bytes, *, sender: str | None, s
         NodeCall("eth_call", (payment, "latest")),
         _LATEST_BLOCK,
     )
-    return (*calls, NodeCall("eth_estimateGas", (payment,))) if settling else calls
+    return (*calls, NodeCall("eth_estimateGas", (payment,))) if asks_gas else calls
+
+
+def wallet_calls(signed: SignedPayment, wallet: WalletPayment, *, sender: str | None) -> tuple[NodeCall, ...]:
+    """The batch for a signature that is not `from`'s own: always with the gas, and the payment with its deployment.
+
+    Whether the wallet is there shows in the same batch, so that both ways are asked for.
+    """
+    calls = chain_calls(signed, wallet.call.calldata, sender=sender, asks_gas=True)
+    if wallet.deploying is None or wallet.rehearsal is None:
+        return calls
+    return (
+        *calls,
+        NodeCall("eth_call", (_request(wallet.rehearsal.to, wallet.rehearsal.calldata, sender), "latest")),
+        NodeCall("eth_estimateGas", (_request(wallet.deploying.to, wallet.deploying.calldata, sender),)),
+    )
+
+
+def _request(to: str, calldata: bytes, sender: str | None) -> dict[str, str]:
+    request = {"to": to, "data": write_data(calldata)}
+    if sender is not None:
+        request["from"] = sender
+    return request
 
 
 _BALANCE_OF = write_data(BALANCE_OF)
@@ -73,9 +101,49 @@ _LATEST_BLOCK = NodeCall("eth_getBlockByNumber", ("latest", False))
 _EMPTY = "0x"
 
 
-def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, settling: bool) -> ChainFacts:
+def read_wallet_facts(detail: ExactDetail, answers: tuple[Any, ...], wallet: WalletPayment) -> ChainFacts:
+    """Read the answers to `wallet_calls`: those about the deployment count where the payer has no code."""
+    plain, more = answers[:_CALLS_WITH_GAS], answers[_CALLS_WITH_GAS:]
+    facts = read_facts(detail, plain, asks_gas=True)
+    expected = 0 if wallet.rehearsal is None else 2
+    if len(more) != expected:
+        message = f"The node sent {len(answers)} answers to {_CALLS_WITH_GAS + expected} calls."
+        raise NodeUnavailable(message)
+    if facts.code or not more:
+        return facts
+    factory_failed, simulation = _rehearsed(more[0])
+    return msgspec.structs.replace(
+        facts, simulation=simulation, gas=_gas(more[1]), deploying=True, factory_failed=factory_failed
+    )
+
+
+def _rehearsed(answer: Any) -> tuple[bool, NodeFailure | None]:
+    """What became of the factory's call, and of the payment after it, as a simulation of its own would have said it."""
+    if isinstance(answer, NodeFailure):
+        if is_revert(answer):
+            return True, answer
+        raise NodeUnavailable(_failed(answer))
+    try:
+        results = read_aggregate3(read_data(answer))
+    except AbiInvalid as error:
+        message = f"The node sent no answer of Multicall3: {error}"
+        raise NodeUnavailable(message) from error
+    if len(results) != _REHEARSED_CALLS:
+        message = f"Multicall3 made {_REHEARSED_CALLS} calls, and the node sent {len(results)} results."
+        raise NodeUnavailable(message)
+    factory, payment = results
+    refused = None if payment.success else NodeFailure(_REVERTED_CODE, "reverted", write_data(payment.return_data))
+    return not factory.success, refused
+
+
+_CALLS = 6
+_CALLS_WITH_GAS = 7
+_REHEARSED_CALLS = 2
+
+
+def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, asks_gas: bool) -> ChainFacts:
     """Read the answers. Raises `NodeUnavailable` where one is missing, broken, or another chain's."""
-    expected = 7 if settling else 6
+    expected = _CALLS_WITH_GAS if asks_gas else _CALLS
     if len(answers) != expected:
         message = f"The node sent {len(answers)} answers to {expected} calls."
         raise NodeUnavailable(message)
@@ -100,12 +168,16 @@ def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, settling: bool)
         block_time_seconds=read_quantity(block.get("timestamp")),
         # A chain without EIP-1559 has none.
         base_fee_wei=read_quantity(block.get("baseFeePerGas", "0x0")),
-        gas=_gas(answers[6]) if settling else 0,
+        gas=_gas(answers[6]) if asks_gas else 0,
     )
 
 
-def judge_facts(detail: ExactDetail, facts: ChainFacts, *, settling: bool) -> Refusal | None:
+def judge_facts(
+    detail: ExactDetail, facts: ChainFacts, *, asks_gas: bool, wallet: WalletPayment | None = None
+) -> Refusal | None:
     """Judge the payment by the chain. Raises `NodeUnavailable` where the node contradicts itself.
+
+    `wallet` is given where the signature is not that of `from`'s own key.
 
     A single call that went wrong is never a verdict: insufficient funds takes the balance *and* the refused simulation,
     a used nonce the state *and* the refused simulation (SAFETY F3).
@@ -115,21 +187,34 @@ def judge_facts(detail: ExactDetail, facts: ChainFacts, *, settling: bool) -> Re
         return Refusal(reasons.ASSET_NOT_DEPLOYED, "There is no token contract at the asset's address.")
     if facts.used is None:
         return Refusal(reasons.EIP3009_NOT_SUPPORTED, "The token does not answer authorizationState: no EIP-3009.")
-    if facts.code:
-        what = "The payer has code (a contract account, or EIP-7702): only accounts without code can pay here yet."
-        return Refusal(reasons.SIGNATURE, what)
-    if facts.simulation is None:
-        if facts.used or facts.balance < amount:
-            message = "The node simulates a payment that its own balance or nonce rules out: its answers disagree."
+    if wallet is not None and not facts.code and not facts.deploying:
+        # Nobody is there to judge it. Where the answers disagree, it is another size that gives them away: a signature
+        # of 65 bytes that is not `from`'s is no good, whatever the node says.
+        if facts.simulation is None and wallet.refusal.reason == reasons.UNDEPLOYED_SMART_WALLET:
+            message = (
+                "The node simulates a contract's payment and says that there is no contract: its answers disagree."
+            )
             raise NodeUnavailable(message)
-        if settling and facts.gas == 0:
-            message = "The node simulates a payment whose gas it can't estimate: its answers disagree."
-            raise NodeUnavailable(message)
-        return None
-    return _judge_refused_simulation(detail, facts, facts.balance, facts.simulation)
+        return wallet.refusal
+    if facts.simulation is not None:
+        return _judge_refused_simulation(detail, facts, facts.balance, facts.simulation, wallet)
+    # What a deployment does is the factory's business; it may bring the wallet its money.
+    if facts.used or (facts.balance < amount and not facts.deploying):
+        message = "The node simulates a payment that its own balance or nonce rules out: its answers disagree."
+        raise NodeUnavailable(message)
+    if asks_gas and facts.gas == 0:
+        if facts.code or facts.deploying:
+            # Code can tell an estimate from a call: what it does then is no disagreement of the node.
+            what = "The payment's gas can't be estimated: it is refused in an estimate and not in a simulation."
+            return Refusal(reasons.SIMULATION_FAILED, what)
+        message = "The node simulates a payment whose gas it can't estimate: its answers disagree."
+        raise NodeUnavailable(message)
+    return None
 
 
-def _judge_refused_simulation(detail: ExactDetail, facts: ChainFacts, balance: int, simulation: NodeFailure) -> Refusal:
+def _judge_refused_simulation(  # noqa: PLR0911 - one return a reason
+    detail: ExactDetail, facts: ChainFacts, balance: int, simulation: NodeFailure, wallet: WalletPayment | None
+) -> Refusal:
     message = detail.message
     said = revert_reason(simulation)
     if facts.used:
@@ -141,10 +226,20 @@ def _judge_refused_simulation(detail: ExactDetail, facts: ChainFacts, balance: i
         return Refusal(reasons.VALID_BEFORE, f"By the chain's clock the window is over: {said}")
     if facts.block_time_seconds <= message.valid_after:
         return Refusal(reasons.VALID_AFTER, f"By the chain's clock the window is not open yet: {said}")
-    if any(word in said.lower() for word in _BALANCE_OR_NONCE_WORDS):
+    if wallet is not None and facts.factory_failed:
+        return Refusal(wallet.refusal.reason, wallet.refusal.message)
+    if (facts.code or facts.deploying) and _says(said, _SIGNATURE_WORDS):
+        judge = describe_code(facts.code) if facts.code else "what the factory deploys, if it is at `from`,"
+        return Refusal(reasons.SIGNATURE, f"The token refuses the signature ({said}): {judge} does not confirm it.")
+    if _says(said, _BALANCE_OR_NONCE_WORDS) and not facts.deploying:
         text = f"The node refuses the payment ({said}) and reports balance and nonce in order: its answers disagree."
         raise NodeUnavailable(text)
     return Refusal(reasons.SIMULATION_FAILED, f"The token refuses the payment: {said}")
+
+
+def _says(said: str, words: tuple[str, ...]) -> bool:
+    lower = said.lower()
+    return any(word in lower for word in words)
 
 
 def is_revert(failure: NodeFailure) -> bool:

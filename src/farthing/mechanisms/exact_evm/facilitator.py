@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from farthing.evm.calls import transfer_with_authorization_bytes, transfer_with_authorization_vrs
+import msgspec
+
+from farthing.errors import ConfigError
+from farthing.evm.addresses import AddressInvalid, parse_address
+from farthing.evm.calls import transfer_with_authorization_vrs
 from farthing.evm.node import AskNode, NodeCall
-from farthing.evm.signatures import SIGNATURE_SIZE_BYTES
+from farthing.evm.signatures import SignatureInvalid
 from farthing.flow import Now
 from farthing.mechanisms.exact_evm import evidence, reasons
-from farthing.mechanisms.exact_evm.chain import chain_calls, judge_facts, read_facts
+from farthing.mechanisms.exact_evm.chain import (
+    chain_calls,
+    judge_facts,
+    read_facts,
+    read_wallet_facts,
+    wallet_calls,
+)
 from farthing.mechanisms.exact_evm.payload import NETWORKS, SCHEME, ExactDetail, read_payment
 from farthing.mechanisms.exact_evm.terms import (
     SKEW_SUSPECTED_SECONDS,
     Terms,
-    is_contracts,
     judge_signature,
     judge_terms,
     judge_window,
     read_terms,
     settlement_margin_seconds,
 )
+from farthing.mechanisms.exact_evm.wallets import WalletPayment, settling_submission, wallet_payment
 from farthing.mechanisms.interface import Evidence, Refusal, SignedPayment, Verification
 from farthing.networks import KNOWN, Networks
 from farthing.protocol.messages import VerifyResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from farthing.flow import Flow
     from farthing.protocol.messages import PaymentPayload, PaymentRequirements
 
@@ -37,16 +49,27 @@ class ExactEvmFacilitator:
     """Verifies and settles `exact` payments on EIP-155 networks by EIP-3009.
 
     `networks` knows the tokens; `sender` is the address that simulations and gas estimates are made as (the hot
-    wallet's), the zero address where it is None.
+    wallet's), the zero address where it is None. `factories` are the contracts, by network, whose calls are made for
+    wallets that are not deployed yet (ERC-6492); there are none by default (SAFETY F6).
     """
 
     scheme: str = SCHEME
     network: str = NETWORKS
 
-    def __init__(self, networks: Networks = KNOWN, *, sender: str | None = None) -> None:
-        """Know the tokens of `networks`, and simulate as `sender`."""
+    def __init__(
+        self,
+        networks: Networks = KNOWN,
+        *,
+        sender: str | None = None,
+        factories: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
+        """Know the tokens of `networks`, simulate as `sender`, call `factories`.
+
+        Raises `ConfigError` for a factory that is no address.
+        """
         self._networks = networks
         self._sender = sender
+        self._factories = {network: _read_factories(network, listed) for network, listed in (factories or {}).items()}
 
     def read(self, payment: PaymentPayload) -> SignedPayment:
         """Parse the scheme's payload. Raises `RemoteProtocolError` with the JSON path."""
@@ -75,16 +98,25 @@ class ExactEvmFacilitator:
         )
         if window is not None and _misses_by(detail, terms, now_seconds) > SKEW_SUSPECTED_SECONDS:
             return _refused(signed, window)
-        _, calldata = self.settlement_call(signed)
-        answers: tuple[Any, ...] = yield AskNode(
-            requirements.network, chain_calls(signed, calldata, sender=self._sender, settling=settling)
-        )
-        facts = read_facts(detail, answers, settling=settling)
-        if window is not None:
-            return _refused(signed, _with_chain_clock(window, facts.block_time_seconds - now_seconds))
-        verdict = judge_facts(detail, facts, settling=settling)
+        not_own = judge_signature(detail, terms.domain)
+        wallet: WalletPayment | None = None
+        if not_own is None:
+            calldata = transfer_with_authorization_vrs(detail.message, detail.signature)
+            calls = chain_calls(signed, calldata, sender=self._sender, asks_gas=settling)
+            answers: tuple[Any, ...] = yield AskNode(requirements.network, calls)
+            facts = read_facts(detail, answers, asks_gas=settling)
+        else:
+            try:
+                wallet = wallet_payment(detail, signed.asset, not_own, self._allowed(requirements.network))
+            except SignatureInvalid as error:
+                return _refused(signed, Refusal(reasons.SIGNATURE, str(error)))
+            answers = yield AskNode(requirements.network, wallet_calls(signed, wallet, sender=self._sender))
+            facts = read_wallet_facts(detail, answers, wallet)
+        verdict = window or judge_facts(detail, facts, asks_gas=settling or wallet is not None, wallet=wallet)
         if verdict is not None:
             return _refused(signed, _with_chain_clock(verdict, facts.block_time_seconds - now_seconds))
+        if wallet is not None and wallet.deploying is not None and facts.code:
+            signed = msgspec.structs.replace(signed, detail=msgspec.structs.replace(detail, deployed=True))
         return Verification(
             VerifyResponse(is_valid=True, payer=signed.payer),
             signed,
@@ -92,14 +124,13 @@ class ExactEvmFacilitator:
             facts.block_time_seconds,
             facts.base_fee_wei,
             facts.gas,
+            bool(facts.code) or facts.deploying,
         )
 
     def settlement_call(self, signed: SignedPayment) -> tuple[str, bytes]:
-        """Give the token and the calldata: the overload with (v, r, s) for 65 bytes, the one with bytes for others."""
-        detail = _detail(signed)
-        if len(detail.signature) == SIGNATURE_SIZE_BYTES:
-            return signed.asset, transfer_with_authorization_vrs(detail.message, detail.signature)
-        return signed.asset, transfer_with_authorization_bytes(detail.message, detail.signature)
+        """Give the contract and the calldata: see `wallets`."""
+        found = settling_submission(_detail(signed), signed.asset, self._allowed(signed.network))
+        return found.to, found.calldata
 
     def judge_receipt(self, signed: SignedPayment, receipt: dict[str, Any]) -> Evidence:
         """Judge one transaction receipt by its logs. Raises `NodeUnavailable` where it is none."""
@@ -116,18 +147,39 @@ class ExactEvmFacilitator:
     def _judge_alone(
         self, payment: PaymentPayload, signed: SignedPayment, detail: ExactDetail, requirements: PaymentRequirements
     ) -> Terms | Refusal:
-        """Judge what needs neither clock nor node: scheme, network, asset, payee, amount, signature."""
+        """Judge what needs neither clock nor node: scheme, network, asset, payee, amount, the token's EIP-712 names."""
         if payment.accepted.scheme != SCHEME:
             return Refusal(reasons.UNSUPPORTED_SCHEME, f"The payment is for the scheme {payment.accepted.scheme!r}.")
         terms = read_terms(requirements, self._networks)
         if isinstance(terms, Refusal):
             return terms
-        refusal = judge_terms(signed, detail, terms, requirements.network)
-        if refusal is None and is_contracts(detail):
-            # The seam for EIP-1271 and ERC-6492: their signatures are judged by the chain, not here.
-            what = "The signature is a contract's (EIP-1271, ERC-6492): only accounts without code can pay here yet."
-            refusal = Refusal(reasons.SIGNATURE, what)
-        return refusal or judge_signature(detail, terms.domain) or terms
+        return judge_terms(signed, detail, terms, requirements.network) or _judge_names(detail, terms) or terms
+
+    def _allowed(self, network: str) -> frozenset[bytes]:
+        return self._factories.get(network, _NO_FACTORIES)
+
+
+_NO_FACTORIES: Final[frozenset[bytes]] = frozenset()
+
+
+def _read_factories(network: str, listed: Iterable[str]) -> frozenset[bytes]:
+    try:
+        return frozenset(parse_address(each) for each in listed)
+    except AddressInvalid as error:
+        message = f"A wallet factory on {network}: {error}"
+        raise ConfigError(message) from None
+
+
+def _judge_names(detail: ExactDetail, terms: Terms) -> Refusal | None:
+    """The names in the accepted offer, where it has them, are those of the requirements.
+
+    They decide which overload settles the payment, so that what is simulated now is what is sent then.
+    """
+    domain = terms.domain
+    if detail.name in {None, domain.name} and detail.version in {None, domain.version}:
+        return None
+    what = "The payment accepts another EIP-712 name or version in extra than the requirements have."
+    return Refusal(reasons.INVALID_PAYMENT_REQUIREMENTS, what)
 
 
 def _detail(signed: SignedPayment) -> ExactDetail:

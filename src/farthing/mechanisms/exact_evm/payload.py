@@ -69,12 +69,19 @@ class ExactExtra(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExactDetail(msgspec.Struct, frozen=True):
-    """A payment as this mechanism works with it; `SignedPayment.detail`."""
+    """A payment as this mechanism works with it; `SignedPayment.detail`.
+
+    `name` and `version` are the token's EIP-712 names as the accepted offer has them, None where it has none.
+    `deployed` says that a wallet whose signature brings its own deployment (ERC-6492) was found to be there already.
+    """
 
     chain_id: int
     token: bytes
     message: TransferWithAuthorization
     signature: bytes
+    name: str | None = None
+    version: str | None = None
+    deployed: bool = False
 
 
 _decoder = msgspec.json.Decoder(ExactPayload)
@@ -112,7 +119,16 @@ def read_payment(payment: PaymentPayload) -> SignedPayment:
         _read_uint(said.valid_before, "validBefore"),
         _read_nonce(said.nonce),
     )
-    detail = ExactDetail(chain_id, token, authorization, _read_signature(wire.signature))
+    extra = accepted.extra or {}
+    name, version = extra.get("name"), extra.get("version")
+    detail = ExactDetail(
+        chain_id,
+        token,
+        authorization,
+        _read_signature(wire.signature),
+        name if isinstance(name, str) else None,
+        version if isinstance(version, str) else None,
+    )
     return signed_payment(accepted.network, detail, payer=payer)
 
 

@@ -22,10 +22,13 @@ VALUE_MISMATCH: Final = "invalid_exact_evm_payload_authorization_value_mismatch"
 # The packages' additions.
 ASSET_NOT_DEPLOYED: Final = "asset_not_deployed_contract"
 EIP3009_NOT_SUPPORTED: Final = "invalid_exact_evm_eip3009_not_supported"
+FACTORY_NOT_ALLOWED: Final = "eip6492_factory_not_allowed"
 MISSING_EIP712_DOMAIN: Final = "missing_eip712_domain"
 NETWORK_MISMATCH: Final = "network_mismatch"
 NONCE_ALREADY_USED: Final = "invalid_exact_evm_nonce_already_used"
 SIMULATION_FAILED: Final = "invalid_exact_evm_transaction_simulation_failed"
+SMART_WALLET_DEPLOYMENT_FAILED: Final = "smart_wallet_deployment_failed"
 TOKEN_NAME_MISMATCH: Final = "invalid_exact_evm_token_name_mismatch"  # noqa: S105 - a code, no secret
 TOKEN_VERSION_MISMATCH: Final = "invalid_exact_evm_token_version_mismatch"  # noqa: S105 - likewise
+UNDEPLOYED_SMART_WALLET: Final = "invalid_exact_evm_payload_undeployed_smart_wallet"
 UNSUPPORTED_TRANSFER_METHOD: Final = "unsupported_asset_transfer_method"

@@ -11,7 +11,6 @@ from farthing.evm.addresses import AddressInvalid, checksum_address, parse_addre
 from farthing.mechanisms.exact_evm.payload import NETWORKS, SCHEME, ExactDetail, read_payment
 from farthing.mechanisms.exact_evm.terms import (
     TermsReader,
-    is_contracts,
     judge_signature,
     judge_terms,
     judge_window,
@@ -71,21 +70,28 @@ class ExactEvmSeller:
         return read_payment(payment)
 
     def check(self, signed: SignedPayment, requirements: PaymentRequirements, *, now_seconds: int) -> Refusal | None:
-        """Judge, locally: network, asset, payee, amount, window, signature. None: nothing speaks against it.
+        """Judge, locally: network, asset, payee, amount, window. None: nothing speaks against it.
 
-        A signature longer than 65 bytes is a contract's and is left to the facilitator. One of 65 bytes must be that
-        of `from`: it costs nobody a round trip to find out.
+        The signature is left to the facilitator, whatever its size: where `from` is a contract, only the chain can
+        tell, and nobody else knows whether it is one (`docs/decisions/020-signatures-at-the-seller.md`).
         """
-        detail = signed.detail
-        if not isinstance(detail, ExactDetail):
-            message = "The payment was read by another mechanism."
-            raise TypeError(message)
+        detail = _detail(signed)
         terms = self._terms.read(requirements)
         if isinstance(terms, Refusal):
             return terms
         margin_seconds = settlement_margin_seconds(requirements.network, self._networks)
-        return (
-            judge_terms(signed, detail, terms, requirements.network)
-            or judge_window(detail.message, terms, now_seconds=now_seconds, margin_seconds=margin_seconds)
-            or (None if is_contracts(detail) else judge_signature(detail, terms.domain))
+        return judge_terms(signed, detail, terms, requirements.network) or judge_window(
+            detail.message, terms, now_seconds=now_seconds, margin_seconds=margin_seconds
         )
+
+    def check_signature(self, signed: SignedPayment, requirements: PaymentRequirements) -> Refusal | None:
+        """Judge whether `from`'s own key signed this under the EIP-712 domain of the requirements' token."""
+        terms = self._terms.read(requirements)
+        return terms if isinstance(terms, Refusal) else judge_signature(_detail(signed), terms.domain)
+
+
+def _detail(signed: SignedPayment) -> ExactDetail:
+    if isinstance(signed.detail, ExactDetail):
+        return signed.detail
+    message = "The payment was read by another mechanism."
+    raise TypeError(message)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from farthing.evm.addresses import ZERO_ADDRESS, AddressInvalid, parse_address
-from farthing.evm.signatures import SIGNATURE_SIZE_BYTES, SignatureInvalid, recover_address
+from farthing.evm.signatures import SignatureInvalid, recover_address
 from farthing.evm.typed_data import Domain, TypedDataInvalid
 from farthing.mechanisms.exact_evm import reasons
 from farthing.mechanisms.exact_evm.payload import SCHEME, TRANSFER_METHOD, ExactDetail, ExactExtra
@@ -124,7 +124,8 @@ def judge_terms(signed: SignedPayment, detail: ExactDetail, terms: Terms, networ
 def judge_signature(detail: ExactDetail, domain: Domain) -> Refusal | None:
     """Recover the signer of 65 bytes and compare it with `from`.
 
-    Longer signatures are a contract's (EIP-1271, ERC-6492) and can't be judged without a node: see `is_contracts`.
+    What is not `from`'s own may still be good: where `from` is a contract, its code judges (EIP-1271). That is known
+    to a node alone: see `wallets`.
     """
     try:
         signer = recover_address(detail.message.digest(domain), detail.signature)
@@ -134,11 +135,6 @@ def judge_signature(detail: ExactDetail, domain: Domain) -> Refusal | None:
         what = "The signature is not that of `from` under the token's EIP-712 domain on this network."
         return Refusal(reasons.SIGNATURE, what)
     return None
-
-
-def is_contracts(detail: ExactDetail) -> bool:
-    """Tell a signature that only a contract's code can judge, by its size: EIP-1271 and ERC-6492."""
-    return len(detail.signature) > SIGNATURE_SIZE_BYTES
 
 
 def settlement_margin_seconds(network: str, networks: Networks) -> int:
