@@ -3,6 +3,7 @@
 """
 @title  A contract wallet with one owner (EIP-1271), for tests of payers that have code
 @notice A signature is good when the owner's key made it over the digest itself. `execute` lets the owner act through it.
+        An account that delegates its code here (EIP-7702) has no owner but its own key.
 """
 
 HALF_ORDER: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
@@ -36,13 +37,15 @@ def isValidSignature(hash: bytes32, signature: Bytes[MAX_SIGNATURE]) -> bytes4:
         return REFUSED
     v: uint256 = convert(slice(signature, 64, 1), uint256)
     recovered: address = ecrecover(hash, v, extract32(signature, 0), s)
-    if recovered == empty(address) or recovered != self.owner:
+    if recovered == empty(address):
         return REFUSED
-    return MAGIC_VALUE
+    if recovered == self.owner or recovered == self:
+        return MAGIC_VALUE
+    return REFUSED
 
 
 @external
 @payable
 def execute(target: address, amount: uint256, data: Bytes[MAX_CALLDATA]):
-    assert msg.sender == self.owner, "Wallet: caller is not the owner"
+    assert msg.sender == self.owner or msg.sender == self, "Wallet: caller is not the owner"
     raw_call(target, data, value=amount)
