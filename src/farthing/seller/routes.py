@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
@@ -28,6 +29,10 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
 ANY_METHOD: Final = "*"
 # Each decoding takes a `%` away at best; a router that decodes more than once more is not known.
 _DECODINGS_MAX: Final = 3
+# Answers that are remembered, of paths no longer than this: what is asked for is asked for again, and a stranger who
+# asks for many others takes some hundred kilobytes.
+_REMEMBERED_MAX: Final = 1_024
+_REMEMBERED_PATH_MAX_CHARS: Final = 256
 # A pattern is written by the owner; this bounds the compiled expression.
 _PATTERN_MAX_CHARS: Final = 1_024
 
@@ -216,6 +221,9 @@ class RouteTable:
         """Start with no routes: everything is free."""
         self._routes: list[Route] = []
         self._any = NEVER
+        self._remembered: dict[tuple[str, str, str], Match] = {}
+        # Counts the changes: what somebody else remembers of this table was true at its version.
+        self.version = 0
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -235,6 +243,8 @@ class RouteTable:
         # One expression says "free" for nearly all requests to unpriced paths.
         every = "|".join(f"(?:{_unnamed(each)})" for each in self._routes)
         self._any = re.compile(every, re.IGNORECASE | re.DOTALL)
+        self._remembered.clear()
+        self.version += 1
 
     def is_free(self, path: str, root_path: str = "") -> bool:
         """Tell quickly whether no reading of `path` has a priced route, whatever the method."""
@@ -244,6 +254,18 @@ class RouteTable:
 
     def match(self, method: str, path: str, root_path: str = "", *, override: str | None = None) -> Match:
         """Say what a request costs. `override` names the method override that the request carries, if any."""
+        if override is not None or len(path) > _REMEMBERED_PATH_MAX_CHARS:
+            return self._match(method, path, root_path, override)
+        asked = (method, path, root_path)
+        found = self._remembered.get(asked)
+        if found is None:
+            found = self._match(method, path, root_path, None)
+            if len(self._remembered) >= _REMEMBERED_MAX:
+                self._remembered.clear()
+            self._remembered[asked] = found
+        return found
+
+    def _match(self, method: str, path: str, root_path: str, override: str | None) -> Match:
         ways = readings(path, root_path)
         at_path = tuple(route for route in self._routes if any(route.regex.fullmatch(way) for way in ways))
         if not at_path:
@@ -272,7 +294,7 @@ def _choose(
 ) -> Match:
     """Let every reading name its route; they must agree. `whole` is the path with the mount's prefix, where one is."""
     chosen: Route | None = None
-    params: Mapping[str, str] = {}
+    params: dict[str, str] = {}
     for way in ways:
         for winner in _winners(candidates, method, way):
             if winner is chosen:
@@ -289,7 +311,8 @@ def _choose(
                 return Barred(400, "Ambiguous path", detail)
     if chosen is None:
         return FREE
-    return Priced(chosen, params, servable=servable)
+    # Several requests share it, and an owner's callable may look at it.
+    return Priced(chosen, MappingProxyType(params), servable=servable)
 
 
 def _winners(candidates: tuple[Route, ...], method: str, way: str) -> Iterable[Route]:

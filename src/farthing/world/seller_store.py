@@ -62,6 +62,7 @@ KEEP_RESPONSE: Final = (
     "body = excluded.body, spool = excluded.spool"
 )
 FETCH_RESPONSE: Final = "SELECT status, headers, body, spool FROM seller_response WHERE payment_id = ?"
+FIND_SPOOL: Final = "SELECT spool FROM seller_response WHERE payment_id = ?"
 DROP_RESPONSE: Final = "DELETE FROM seller_response WHERE payment_id = ?"
 POST: Final = (
     "INSERT INTO seller_ledger (payment_id, settlement_tx, network, asset, debit, credit, amount, posted_at) "
@@ -109,7 +110,8 @@ class SellerStore:
 
     def look_up(self, effect: LookUp) -> Known | None:
         """Find what is known of a payment, on a connection for reading."""
-        return self._database.read(lambda connection: _find(connection, effect.payment_id))
+        rows = self._database.fetch(LOOK_UP, (effect.payment_id,))
+        return _known(rows[0]) if rows else None
 
     def make_claim(self, effect: MakeClaim) -> Future[Claimed | Known]:
         """Claim a payment, or give what is known of it."""
@@ -130,12 +132,10 @@ class SellerStore:
 
     def fetch_response(self, effect: FetchResponse) -> StoredResponse | None:
         """Fetch a kept response; None also where its spool file has gone."""
-        row = self._database.read(
-            lambda connection: connection.execute(FETCH_RESPONSE, (effect.payment_id,)).fetchone()
-        )
-        if row is None:
+        rows = self._database.fetch(FETCH_RESPONSE, (effect.payment_id,))
+        if not rows:
             return None
-        status, headers, body, spool = row
+        status, headers, body, spool = rows[0]
         if spool and not (self.spool_folder / spool).is_file():
             return None
         return StoredResponse(status, _headers_decoder.decode(headers), bytes(body), spool)
@@ -303,8 +303,8 @@ def _delivered(connection: sqlite3.Connection, effect: MarkDelivered) -> str:
     moved = Advance(effect.payment_id, effect.epoch, effect.source, State.DELIVERED)
     if not _advance(connection, moved):
         return ""
-    row = connection.execute(FETCH_RESPONSE, (effect.payment_id,)).fetchone()
+    row = connection.execute(FIND_SPOOL, (effect.payment_id,)).fetchone()
     if row is None:
         return ""
     connection.execute(DROP_RESPONSE, (effect.payment_id,))
-    return str(row[3])
+    return str(row[0])

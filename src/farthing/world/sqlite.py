@@ -110,6 +110,21 @@ class Database:
 
         Sees whatever was committed before. Raises `StoreError`, or what the query raised.
         """
+        reader = self._reader()
+        try:
+            return reader.run(query)
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def fetch(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Give the rows of one statement, as `read` would: one statement is a snapshot by itself, at a third of it."""
+        reader = self._reader()
+        try:
+            return reader.fetch(sql, parameters)
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def _reader(self) -> _Reader:
         if self._closed:
             raise StoreError(f"The store {self.path} is closed.")
         reader: _Reader | None = getattr(self._local, "reader", None)
@@ -117,10 +132,7 @@ class Database:
             with self._readers_lock:
                 reader = self._local.reader = _Reader(self._open_reader)
                 self._readers.add(reader)
-        try:
-            return reader.run(query)
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
+        return reader
 
     def close(self) -> None:
         """Commit what waits, then close. A later `submit` or `read` raises `StoreError`; closing twice is harmless."""
@@ -322,6 +334,14 @@ class _Reader:
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+
+    def fetch(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        with self.lock:
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = self._connect()
+            # All rows at once: a statement that is not at its end would hold its snapshot.
+            return connection.execute(sql, parameters).fetchall()
 
     def close(self) -> None:
         with self.lock:
