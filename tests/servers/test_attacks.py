@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ import farthing_selling as selling
 import pytest
 from farthing_selling import acall, buy, found, sign, unpack, wcall
 
-from farthing.protocol.facilitator import Unknown, Verify
+from farthing.protocol.facilitator import Refused, Unknown, Verify
 from farthing.protocol.messages import VerifyResponse
 from farthing.seller.pricing import Facts
 from farthing.seller.states import State
@@ -83,6 +84,58 @@ def test_S4_a_payment_at_yesterdays_price_claims_nothing(shop: Any, repriced: An
     # It was given back uncharged: today's price counts for it.
     assert shop.send("GET", TARGET, paid).header("payment-required")
     assert (shop.work.ran, shop.states) == (1, ["void"])
+
+
+# S1: two machines, each with a store of its own, behind one facilitator, with one payee and one price.
+
+
+class TellsOnce(selling.CannedFacilitator):
+    """Keeps F1: success is told to the first caller, and again under that caller's key alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extensions = ("idempotency-key",)
+        self.told: dict[str, str] = {}
+
+    async def settle(self, payment: Any, requirements: Any, *, idempotency_key: str) -> Any:
+        outcome = await super().settle(payment, requirements, idempotency_key=idempotency_key)
+        self.found = found(requirements, "confirmed")
+        told = self.told.setdefault(bytes(payment.payload).hex(), idempotency_key)
+        return outcome if told == idempotency_key else Refused("duplicate_settlement", "", selling.TRANSACTION)
+
+
+@pytest.mark.parametrize("flow", ["authorization", "upfront"])
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_S1_of_two_stores_behind_one_facilitator_one_serves_a_payment(tmp_path: Path, kind: str, flow: Any) -> None:
+    facilitator = TellsOnce()
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    sellers = [selling.make_seller(folder, facilitator) for folder in folders]
+    shops = [selling.Shop(kind, seller, facilitator) for seller in sellers]
+    for shop in shops:
+        shop.seller.price("GET /weather/{city}", "$0.01", payment_flow=flow)
+    paid = shops[0].pay("GET", TARGET)
+    assert shops[0].send("GET", TARGET, paid).body == b"sunny"
+    for _ in range(3):
+        got = shops[1].send("GET", TARGET, paid)
+        assert (got.status, got.header("payment-required")) == (402, "")
+        assert got.json["transaction"] == selling.TRANSACTION
+        shops[1].expire_leases()
+    assert (shops[1].states, shops[1].seller.store.ledger()) == (["refused"], ())
+    for seller in sellers:
+        seller.close()
+
+
+def test_S1_a_store_settles_under_one_name_in_all_its_processes(tmp_path: Path) -> None:
+    facilitator = selling.CannedFacilitator()
+    sellers = [selling.make_seller(tmp_path, facilitator) for _ in range(2)]
+    assert sellers[0].store.name == sellers[1].store.name != ""
+    for seller in sellers:
+        seller.close()
+    again = selling.make_seller(tmp_path, facilitator)
+    assert again.store.name == sellers[0].store.name
+    again.close()
 
 
 # S5: the method override of a query, however its name is written.

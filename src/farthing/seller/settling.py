@@ -51,23 +51,36 @@ EXPIRED: Final = "invalid_exact_evm_payload_authorization_valid_before"
 Held = Literal["held"]
 
 
-def settle(ticket: Ticket, source: State, response: StoredResponse | Held | None) -> Flow[Serve | Deliver | Refuse]:
+def settle(
+    ticket: Ticket, source: State, response: StoredResponse | Held | None, *, again: bool = False
+) -> Flow[Serve | Deliver | Refuse]:
     """Settle a payment whose SETTLING is on record, and say how to go on.
 
     `response` is what to deliver after the work, `"held"` where the door holds it unrecorded, None before the work.
+    `again` where it was asked for before.
     """
     try:
         outcome = yield from Settle(ticket.payload, ticket.payment.requirements, ticket.payment_id)
     except Exception as error:  # noqa: BLE001 - a facilitator in the process may raise anything: nothing is known then
         outcome = Unknown("unexpected_settle_error", f"{type(error).__name__} while settling.")
+    if isinstance(outcome, Refused) and outcome.reason == DUPLICATE_SETTLEMENT:
+        outcome = yield from _judge_duplicate(outcome, again=again)
     return (yield from book(ticket, source, _believable(outcome, ticket), response))
+
+
+def _judge_duplicate(outcome: Refused, *, again: bool) -> Flow[Outcome]:
+    """Judge that somebody else was told of this payment's success.
+
+    A facilitator that takes keys would have told us, had we asked before under ours: another seller, or another store
+    of this one, has served the payment. Else it may have been us, whose answer was lost: a question, not a verdict.
+    """
+    if not again and (yield from TakesKeys()):
+        return outcome
+    return Unknown(outcome.reason, outcome.message, outcome.transaction)
 
 
 def _believable(outcome: Outcome, ticket: Ticket) -> Outcome:
     """Take a success for another network or amount as no success at all."""
-    if isinstance(outcome, Refused) and outcome.reason == DUPLICATE_SETTLEMENT:
-        # It settled once, and somebody was told: to us, who hold the claim, this is a question, not a verdict.
-        return Unknown(outcome.reason, outcome.message, outcome.transaction)
     if not isinstance(outcome, Settled):
         return outcome
     response = outcome.response
@@ -204,7 +217,7 @@ def _settle_again(ticket: Ticket, response: StoredResponse | None, found: Known)
     )
     if not moved:
         return Refuse(lost_lease(ticket))
-    return (yield from settle(ticket, State.SETTLING, response))
+    return (yield from settle(ticket, State.SETTLING, response, again=True))
 
 
 def _outcome_of(status: PaymentStatus, ticket: Ticket) -> Outcome:

@@ -110,7 +110,7 @@ class Seller:
         self._lock = threading.Lock()
         self.store = SellerStore(store)
         self.facilitator = facilitator
-        verifying = Verifying(facilitator, self._kinds)
+        verifying = Verifying(facilitator, self._kinds, self.store.name)
         self.performer = Performer({**system_handlers(), **self.store.handlers(), **verifying.handlers()})
 
     def close(self) -> None:

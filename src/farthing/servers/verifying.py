@@ -28,9 +28,16 @@ class Verifying:
     Copies of one payment that arrive together share one verification: whoever comes first asks, the others wait.
     """
 
-    def __init__(self, facilitator: Facilitator, kinds: Callable[[], set[tuple[str, str]]]) -> None:
-        """Ask `facilitator`; `kinds` are the schemes and networks that this seller offers."""
+    def __init__(
+        self, facilitator: Facilitator, kinds: Callable[[], set[tuple[str, str]]], store_name: str = ""
+    ) -> None:
+        """Ask `facilitator`; `kinds` are the schemes and networks that this seller offers.
+
+        `store_name` makes the idempotency keys this store's own. Two stores that settled under one key would both be
+        told of one payment's success, and both would serve it.
+        """
         self._facilitator = facilitator
+        self._store_name = store_name
         self._kinds = kinds
         self._lock = threading.Lock()
         self._asked: dict[tuple[bytes, bytes], Future[VerifyResponse]] = {}
@@ -87,9 +94,8 @@ class Verifying:
                 self._asked.pop(key, None)
 
     async def _settle(self, effect: Settle) -> Any:
-        return await self._facilitator.settle(
-            effect.payment, effect.requirements, idempotency_key=effect.idempotency_key
-        )
+        key = f"{effect.idempotency_key}.{self._store_name}" if self._store_name else effect.idempotency_key
+        return await self._facilitator.settle(effect.payment, effect.requirements, idempotency_key=key)
 
     async def _find(self, effect: FindPayment) -> Any:
         return await self._facilitator.find(effect.payment_id)

@@ -7,6 +7,7 @@ state and epoch, and the number of rows affected is the answer.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -77,6 +78,11 @@ LEDGER: Final = (
     "ORDER BY posted_at, payment_id"
 )
 
+NAME_STORE: Final = "INSERT INTO seller_fact (fact, value) VALUES ('name', ?) ON CONFLICT (fact) DO NOTHING"
+STORE_NAME: Final = "SELECT value FROM seller_fact WHERE fact = 'name'"
+
+# No two stores draw the same name.
+NAME_SIZE_BYTES: Final = 16
 # A page of the books that a person reads; whoever wants more asks the file.
 LIST_MAX: Final = 1_000
 
@@ -92,6 +98,7 @@ class SellerStore:
     def __init__(self, path: str | Path) -> None:
         """Open or make the file. Large responses are spooled in the folder `<path>.responses` beside it."""
         self._database = Database(path, migrations=load_migrations("seller"))
+        self.name = self._database.submit(_name).result()
         self.spool_folder = Path(f"{path}.responses")
 
     def close(self) -> None:
@@ -176,6 +183,12 @@ class SellerStore:
             name = noted.result()
             if name:
                 (self.spool_folder / name).unlink()
+
+
+def _name(connection: sqlite3.Connection) -> str:
+    """Give the store's name, which is drawn when it is opened for the first time."""
+    connection.execute(NAME_STORE, (secrets.token_hex(NAME_SIZE_BYTES),))
+    return str(connection.execute(STORE_NAME).fetchone()[0])
 
 
 def _find(connection: sqlite3.Connection, payment_id: str) -> Known | None:
