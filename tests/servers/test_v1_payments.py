@@ -94,7 +94,8 @@ def pay(shop: Shop, target: str = TARGET, **options: Any) -> list[tuple[str, str
 def changed(header: str, change: Callable[[Any], object]) -> str:
     payment = unpack(header)
     change(payment)
-    return pack(payment)
+    packed: str = pack(payment)
+    return packed
 
 
 def test_a_version_1_payment_is_served_and_settled_once(weather: Shop) -> None:
