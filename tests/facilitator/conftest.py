@@ -81,6 +81,8 @@ class World:
     def __init__(self, devnet: Devnet, folder: Path) -> None:
         self.devnet = devnet
         self.folder = folder
+        # Keys of more wallets, by the environment variable that has them.
+        self.secrets: dict[str, str] = {}
         self.payer, self.payee, self.wallet = make_party(), make_party(), make_party()
         devnet.faucet(self.payer.address, usdc=100)
         devnet.faucet(self.wallet.address, eth=10)
@@ -106,7 +108,7 @@ eip712_version = "2"
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "WALLET_KEY": self.wallet.secret}
+        return {**os.environ, "WALLET_KEY": self.wallet.secret, **self.secrets}
 
     def service(self, *, config: str = "", pace: Pace | None = None, **limits: Any) -> FacilitatorService:
         loaded = read_config(config or self.config_text)
