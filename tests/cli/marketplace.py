@@ -104,6 +104,8 @@ class Market:
                 return PlainTextResponse("at last\n")
             case "/big":
                 return PlainTextResponse("x" * BIG_SIZE_BYTES)
+            case "/stalls":
+                return StreamingResponse(self._stall())
             case "/binary":
                 return Response(bytes(range(256)), media_type="application/octet-stream")
             case "/moved" | "/free-moved":
@@ -116,6 +118,12 @@ class Market:
             case "/gone-for-free":
                 return PlainTextResponse("it was here yesterday\n", 410)
         return PlainTextResponse("the goods\n")
+
+    async def _stall(self) -> AsyncIterator[bytes]:
+        yield b"the beginning"
+        self.hanging.set()
+        while not self.go_on.is_set():
+            await _pause()
 
 
 async def _pause() -> None:
@@ -153,7 +161,8 @@ def open_market(local: LocalServices) -> Iterator[Market]:
         for path in ("/report", "/hangs", "/big", "/binary", "/moved"):
             seller.price(f"GET {path}", "$0.01", description="A \x1b[31mreport")
         seller.price("GET /dear", "$5")
-        seller.price("GET /paid-cut", "$0.01", payment_flow="upfront")
+        for path in ("/paid-cut", "/stalls"):
+            seller.price(f"GET {path}", "$0.01", payment_flow="upfront")
         for method in ("POST", "PUT", "DELETE"):
             seller.price(f"{method} /echo", "$0.02")
         methods = ["GET", "POST", "PUT", "DELETE"]

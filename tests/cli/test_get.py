@@ -13,7 +13,7 @@ import pytest
 from marketplace import BIG_SIZE_BYTES, interrupt
 
 from farthing.cli.paying import may_follow
-from farthing.errors import ConfigError
+from farthing.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from tests.cli.marketplace import Market, User
@@ -162,6 +162,30 @@ def test_5_B1_Ctrl_C_while_the_seller_works_is_unknown_and_the_same_again_pays_o
     assert again.json["payment_id"] == done.json["payment_id"]
     assert user.spent <= 10_000
     assert len(user.journal()) == 1
+
+
+def test_B1_Ctrl_C_while_a_settled_payments_answer_comes_leaves_the_purchase_open(user: User, market: Market) -> None:
+    market.go_on.clear()
+    process = user.start("get", user.url("/stalls"), "--yes")
+    assert process.stdout is not None
+    assert process.stdout.read(len(b"the beginning")) == b"the beginning"
+    done = interrupt(process)
+    market.go_on.set()
+    (entry,) = user.journal()
+    assert (done.code, entry.state, entry.delivered) == (130, "settled", False)
+    assert "is settled" in done.stderr
+    assert "Run the same command again" in done.stderr
+    assert user.spent == 10_000
+
+
+def test_a_journal_that_fails_after_the_payment_left_is_unknown(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("The disk is full.")
+
+    monkeypatch.setattr("farthing.world.journal.record_outcome", full)
+    done = user.call("get", user.url("/report"), "--yes", "--json")
+    assert (done.code, done.json["state"]) == (5, "unknown")
+    assert "Run the same command again" in done.json["error"]["advice"]
 
 
 # HEAD and --dry-run.

@@ -52,6 +52,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 10.0
 REDIRECTS_MAX: Final = 10
 
 _FIRST_REFUSING_STATUS: Final = 400
+_AGAIN: Final = "Run the same command again: it presents the same payment, never a second one."
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,9 +241,8 @@ class Errand:
             said = f"{said} What came is in {kept}."
         if receipt_of(response) is None:
             return self._failed(EXIT_NETWORK, Problem("cut", said))
-        advice = "Run the same command again: it presents the same payment, never a second one."
         code = EXIT_NETWORK if self.result.state == "settled" else EXIT_UNKNOWN
-        return self._failed(code, Problem("cut", said, advice))
+        return self._failed(code, Problem("cut", said, _AGAIN))
 
     def _close(self) -> None:
         if self._buyer is not None:
@@ -347,24 +347,28 @@ class Errand:
         if isinstance(error, PaymentError):
             self.result.payment_id = error.payment_id or self.result.payment_id
             self.result.transaction = error.transaction
+        elif self._paid is not None:
+            # The journal's own trouble, most likely: what it last knew is that the payment was sent.
+            return self._failed(EXIT_UNKNOWN, Problem(type(error).__name__, str(error), _AGAIN))
         return self._failed(exit_code_of(error), problem_of(error))
 
     def _network_problem(self, error: httpx2.RequestError) -> tuple[int, Problem]:
         said = f"No answer from {origin_of(self._url)}: {type(error).__name__}" + (
             f" ({error})." if str(error) else "."
         )
-        return EXIT_NETWORK, Problem("network", said, "Nothing was paid.")
+        if self._paid is None:
+            return EXIT_NETWORK, Problem("network", said, "Nothing was paid.")
+        return EXIT_NETWORK if self.result.state == "settled" else EXIT_UNKNOWN, Problem("cut", said, _AGAIN)
 
     def _interrupted(self) -> int:
         if self._paid is None:
             return self._failed(EXIT_INTERRUPTED, Problem("interrupted", "Interrupted.", "Nothing was paid."))
-        again = "Run the same command again: it presents the same payment, never a second one."
         payment_id = self._paid.payment_id
         if self.result.paid and self.result.state == "settled":
             said = f"Interrupted while the answer came; its payment ({payment_id}) is settled."
-            return self._failed(EXIT_INTERRUPTED, Problem("interrupted", said, again))
+            return self._failed(EXIT_INTERRUPTED, Problem("interrupted", said, _AGAIN))
         said = f"Interrupted after the payment had left: nobody knows whether it settled ({payment_id})."
-        more = f"It keeps its place in the budget. {again} More: farthing payments show {payment_id}"
+        more = f"It keeps its place in the budget. {_AGAIN} More: farthing payments show {payment_id}"
         return self._failed(EXIT_UNKNOWN, Problem("interrupted", said, more))
 
 

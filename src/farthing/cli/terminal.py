@@ -13,6 +13,8 @@ import time
 from collections.abc import Generator
 from typing import TextIO
 
+from farthing.errors import SignerError
+
 # An offer is agreed to as it is shown. Who comes back from lunch is asked again.
 ANSWER_MAX_SECONDS = 300.0
 
@@ -44,7 +46,10 @@ class Terminal:
         started = time.monotonic()
         with self._keyboard() as keyboard:
             print(f"{plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-            answer = keyboard.readline()
+            try:
+                answer = keyboard.readline()
+            except (OSError, UnicodeDecodeError):
+                answer = ""
         if not answer.endswith("\n"):
             self.say("")
         if time.monotonic() - started > ANSWER_MAX_SECONDS:
@@ -56,7 +61,9 @@ class Terminal:
         """Ask for a secret, which is not shown while it is typed."""
         import getpass  # noqa: PLC0415 - only where somebody is asked
 
-        return getpass.getpass(f"{plain(prompt)}: ", stream=None)
+        with contextlib.suppress(EOFError, UnicodeDecodeError):
+            return getpass.getpass(f"{plain(prompt)}: ", stream=None)
+        raise SignerError("Nothing was typed.")
 
     @contextlib.contextmanager
     def _keyboard(self) -> Generator[TextIO]:
