@@ -1,4 +1,4 @@
-"""npm `@x402/fetch` buys from our seller, and our buyer from `@x402/express`, with real settlement on the devnet."""
+"""npm's version 2 both ways: `@x402/fetch` buys here, `@x402/express` and `@x402/hono` sell and settle here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 NODE = Path(__file__).parents[1] / "node"
 
 
-@pytest.fixture
-def express(local: LocalServices, node_environment: dict[str, str]) -> Iterator[Shop]:
-    """A seller with `@x402/express`, a process of its own."""
+@pytest.fixture(params=["sell.mjs", "sell_hono.mjs"], ids=["express", "hono"])
+def npm_shop(request: pytest.FixtureRequest, local: LocalServices, node_environment: dict[str, str]) -> Iterator[Shop]:
+    """A seller with `@x402/express` or `@x402/hono`, a process of its own, that settles with our facilitator."""
     shop = peers.Shop(payee=local.wallet().address)
     terms = {
         "facilitatorUrl": local.facilitator_url,
@@ -35,7 +35,7 @@ def express(local: LocalServices, node_environment: dict[str, str]) -> Iterator[
         "price": {"amount": str(peers.AMOUNT), **local.asset},
     }
     with subprocess.Popen(
-        ["node", "sell.mjs"],
+        ["node", request.param],
         cwd=NODE,
         env=node_environment,
         stdin=subprocess.PIPE,
@@ -73,25 +73,25 @@ def test_npm_fetch_buys_from_our_seller(local: LocalServices, node_environment: 
     peers.assert_paid(local, shop, wallet)
 
 
-def test_our_buyers_buy_from_express(local: LocalServices, express: Shop) -> None:
+def test_our_buyers_buy_from_an_npm_server(local: LocalServices, npm_shop: Shop) -> None:
     first, second = local.wallet(usdc="0.05"), local.wallet(usdc="0.05")
     with (
         peers.our_buyer(local, first) as buyer,
         httpx2.Client(transport=PayingTransport(buyer), timeout=peers.TIMEOUT_SECONDS) as http,
     ):
-        answer = http.get(express.report)
+        answer = http.get(npm_shop.report)
         assert (answer.status_code, answer.json()) == (200, {"report": "fair and warm"})
         assert decode_settlement(answer.headers["payment-response"]).success
     with peers.our_buyer(local, second) as buyer, paying_session(buyer) as session:
-        assert session.get(express.report, timeout=peers.TIMEOUT_SECONDS).json() == {"report": "fair and warm"}
+        assert session.get(npm_shop.report, timeout=peers.TIMEOUT_SECONDS).json() == {"report": "fair and warm"}
     payers = sorted((each.address.lower(), peers.AMOUNT) for each in (first, second))
-    assert sorted(peers.transfers(local, express.payee)) == payers
+    assert sorted(peers.transfers(local, npm_shop.payee)) == payers
     assert local.devnet.usdc_balance(first.address) == 50_000 - peers.AMOUNT
 
 
-def test_F1_ten_copies_through_express_get_one_200(local: LocalServices, express: Shop) -> None:
+def test_F1_ten_copies_through_an_npm_server_get_one_200(local: LocalServices, npm_shop: Shop) -> None:
     wallet = local.wallet(usdc="1")
-    answers = peers.send_copies(express, peers.signed_payment(express, wallet), 10)
+    answers = peers.send_copies(npm_shop, peers.signed_payment(npm_shop, wallet), 10)
     assert sorted(answer.status_code for answer in answers) == [200] + [402] * 9
-    assert peers.transfers(local, express.payee) == [(wallet.address.lower(), peers.AMOUNT)]
+    assert peers.transfers(local, npm_shop.payee) == [(wallet.address.lower(), peers.AMOUNT)]
     assert local.devnet.usdc_balance(wallet.address) == 1_000_000 - peers.AMOUNT
