@@ -16,6 +16,12 @@ _SHARED = frozenset({"public", "s-maxage", "proxy-revalidate"})
 _SHARED_HEADERS: Final = frozenset(
     {"cdn-cache-control", "cloudflare-cdn-cache-control", "surrogate-control", "x-accel-expires", "edge-control"}
 )
+# Headers that are lists, to which the seller adds its own members.
+_LISTS: Final = frozenset({"vary", "access-control-expose-headers"})
+_OUR_LISTS: Final = (
+    ("vary", ", ".join(VARY_HEADERS)),
+    ("access-control-expose-headers", ", ".join(EXPOSED_HEADERS)),
+)
 
 
 def paid_headers(
@@ -27,6 +33,7 @@ def paid_headers(
     """
     kept: list[tuple[str, str]] = []
     caching: list[str] = []
+    lists = False
     for name, value in headers:
         lower = name.lower()
         if lower == "cache-control":
@@ -34,13 +41,16 @@ def paid_headers(
         elif lower in RESPONSE_HEADERS or (not shared_cache and lower in _SHARED_HEADERS):
             continue  # the first is ours to say, whatever the handler says
         else:
+            lists = lists or lower in _LISTS
             kept.append((name, value))
     if shared_cache:
         kept += [("cache-control", value) for value in caching]
     else:
-        kept.append(("cache-control", private_cache_control(caching)))
+        kept.append(("cache-control", private_cache_control(caching) if caching else "private"))
     if settlement:
         kept.append(wire.settlement_header(settlement))
+    if not lists:
+        return (*kept, *_OUR_LISTS)
     kept = _listed(kept, "vary", VARY_HEADERS)
     return tuple(_listed(kept, "access-control-expose-headers", EXPOSED_HEADERS))
 

@@ -109,10 +109,14 @@ def match_offer(payment: PaymentPayload, request: Request, offers: tuple[Offered
 
     Raises `RemoteProtocolError` where an address has a wrong checksum or the resource's URL is none.
     """
-    accepted = payment.accepted
+    accepted, resource = payment.accepted, payment.resource
+    if resource is None or resource.url == request.url:
+        # Echoed as it was offered, which is what clients do: nothing about it is left to be checked.
+        for offer in offers:
+            if _echoes(accepted, offer.requirements):
+                return offer
     for field, text in (("asset", accepted.asset), ("payTo", accepted.pay_to)):
         _check_address(text, f"$.accepted.{field}")
-    resource = payment.resource
     if resource is not None and normal_url(resource.url) != normal_url(request.url):
         message = f"the payment was made for another resource; this one is {request.url}"
         return Mismatch("invalid_payment_requirements", "$.resource.url", message, accepted.network)
@@ -125,6 +129,13 @@ def match_offer(payment: PaymentPayload, request: Request, offers: tuple[Offered
             nearest = difference
     message = f"the payment accepted an offer that is not made for this request ({nearest[2:]} differs)"
     return Mismatch("invalid_payment_requirements", nearest, message, accepted.network)
+
+
+def _echoes(theirs: PaymentRequirements, ours: PaymentRequirements) -> bool:
+    """Tell whether two requirements are the same in every member, and in the type of every member of `extra`."""
+    # Only what `_same_json` need not look into: in Python True == 1, and so would be what stands inside of a list.
+    plain = all(type(value) is str for value in (theirs.extra or {}).values())
+    return plain and theirs == ours
 
 
 def first_difference(ours: PaymentRequirements, theirs: PaymentRequirements) -> str | None:

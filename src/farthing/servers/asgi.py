@@ -26,6 +26,7 @@ from farthing.servers.held import HeldBody, ResponseTooLarge, body_of, body_size
 from farthing.servers.keeping import keep_running
 from farthing.servers.marks import Passed, current
 from farthing.servers.seller import Seller
+from farthing.servers.unpaid import UnpaidAnswers
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class PaymentMiddleware:
         self.app = app
         self.seller = seller
         self._is_free = seller.routes.is_free
+        self._unpaid = UnpaidAnswers(seller.routes)
         self._learnt = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +78,12 @@ class PaymentMiddleware:
         self.seller.learn(scope.get("app") or scope.get("litestar_app") or self.app)
 
     async def _priced(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = self._unpaid.asked(scope)
+        known = None if asked is None else self._unpaid.find(asked)
+        if known is not None:
+            await send({"type": "http.response.start", "status": known.status, "headers": list(known.headers)})
+            await send({"type": "http.response.body", "body": known.body, "more_body": False})
+            return
         pairs = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
         headers = dict(pairs)
         path, root_path = scope["path"], scope.get("root_path", "")
@@ -110,6 +118,8 @@ class PaymentMiddleware:
         admitting = self.seller.admit(request, servable=match.servable)
         verdict = await (self._uncut(admitting, _orphaned_verdict) if payments else self.drive(admitting))
         if isinstance(verdict, Refuse):
+            if asked is not None:
+                self._unpaid.keep(asked, match.route, verdict.answer)
             await _send_answer(send, verdict.answer, head=method == "HEAD")
         elif isinstance(verdict, Deliver):
             await self._deliver(verdict, receive, send)
@@ -238,7 +248,7 @@ def _orphaned_verdict(verdict: Verdict) -> Flow[Any] | None:
 
 async def uncut(work: Coroutine[Any, Any, T], orphaned: Callable[[T], Coroutine[Any, Any, None]]) -> T:
     """Run `work` in a task of its own to its end; where its caller is cancelled, `orphaned` takes its answer."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.get_running_loop().create_task(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -281,9 +291,13 @@ class _Replayed:
         """Tell whether the server knows that the client has gone, without waiting for it."""
         if not self._gone:
             asking = asyncio.ensure_future(self._ask())
-            done, _ = await asyncio.wait({asking}, timeout=0)
-            if not done:
+            # Two turns of the loop, for whoever stands between the server and us; asyncio.wait takes as many.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if not asking.done():
                 asking.cancel()
+                await asyncio.sleep(0)
+            if not asking.done():
                 await asyncio.wait({asking})
         return self._gone
 
@@ -392,14 +406,8 @@ class _Streaming:
 async def _read_body(receive: Receive, headers: dict[str, str], limit_bytes: int) -> bytes | Answer | None:
     """Read the whole body, within the limit; None where the client has gone."""
     announced = headers.get("content-length", "")
-    too_large = problem(
-        413,
-        "body-too-large",
-        "The body is too large",
-        f"A priced route takes a body of at most {limit_bytes} bytes; nothing was charged.",
-    )
     if announced.isdecimal() and (len(announced) > len(str(limit_bytes)) or int(announced) > limit_bytes):
-        return too_large
+        return _too_large(limit_bytes)
     body = bytearray()
     while True:
         message = await receive()
@@ -407,9 +415,14 @@ async def _read_body(receive: Receive, headers: dict[str, str], limit_bytes: int
             return None
         body += message.get("body", b"")
         if len(body) > limit_bytes:
-            return too_large
+            return _too_large(limit_bytes)
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _too_large(limit_bytes: int) -> Answer:
+    detail = f"A priced route takes a body of at most {limit_bytes} bytes; nothing was charged."
+    return problem(413, "body-too-large", "The body is too large", detail)
 
 
 async def _refuse_websocket(receive: Receive, send: Send) -> None:

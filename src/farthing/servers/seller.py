@@ -65,7 +65,7 @@ REQUEST_BODY_MAX_BYTES: Final = 1024 * 1024
 # Time that a buyer has from the offer to the settlement; the protocol's examples use it, and clients accept it.
 TIMEOUT_SECONDS: Final = 60
 # Headers by which a client or a proxy asks for another method than the one it sends.
-_OVERRIDES: Final = ("x-http-method-override", "x-http-method", "x-method-override")
+OVERRIDE_HEADERS: Final = ("x-http-method-override", "x-http-method", "x-method-override")
 _SEPARATORS = re.compile(r"[&;]")
 
 log = logging.getLogger("farthing.seller")
@@ -222,7 +222,7 @@ class Seller:
 
     def match(self, method: str, path: str, root_path: str, query: str, headers: Mapping[str, str]) -> Match:
         """Say what a request costs, before anything of it is read."""
-        override = next((name for name in _OVERRIDES if name in headers), None)
+        override = next((name for name in OVERRIDE_HEADERS if name in headers), None)
         if override is None and any(_names_method(each) for each in _SEPARATORS.split(query)):
             override = "_method in the query"
         return self.routes.match(method, path, root_path, override=override)

@@ -150,7 +150,7 @@ class SellerStore:
     def mark_delivered(self, effect: MarkDelivered) -> None:
         """Note a delivery without waiting for the note to be durable, and drop the response that it was about."""
         with contextlib.suppress(StoreError):
-            noted = self._database.submit(lambda connection: _delivered(connection, effect))
+            noted = self._database.submit(lambda connection: _delivered(connection, effect), awaited=False)
             noted.add_done_callback(self._unspool)
 
     def flush(self) -> None:

@@ -30,7 +30,7 @@ from farthing.world.sqlite_errors import ends_connection, translate
 
 R = TypeVar("R")
 Operation: TypeAlias = Callable[[sqlite3.Connection], R]
-_Waiting: TypeAlias = "tuple[Operation[Any], Future[Any]]"
+_Waiting: TypeAlias = "tuple[Operation[Any], Future[Any], bool]"
 
 __all__ = ["Database", "Migration", "Operation", "load_migrations"]
 
@@ -38,6 +38,8 @@ __all__ = ["Database", "Migration", "Operation", "load_migrations"]
 BATCH_LIMIT = 512
 # Operations that wait: at some 10,000 a second, more than this would wait longer than a caller's time-out.
 QUEUE_LIMIT = 20_000
+# A note that nobody awaits is written with the next batch, or after this: short of any lease by far.
+IDLE_SECONDS = 0.05
 # Another process's batch takes milliseconds; one that holds the lock for this long is stopped or stuck.
 LOCK_TIMEOUT_SECONDS = 10.0
 # For writers that do not know our lock file, such as the sqlite3 shell.
@@ -81,8 +83,8 @@ class Database:
             raise StoreError(f"The store {self.path} can't be opened: {error.strerror}.") from error
         _open.add(self)
 
-    def submit(self, operation: Operation[R]) -> Future[R]:
-        """Have `operation` committed by the writer thread.
+    def submit(self, operation: Operation[R], *, awaited: bool = True) -> Future[R]:
+        """Have `operation` committed by the writer thread; one that nobody awaits may wait for the next batch.
 
         The future resolves when the batch that holds it is on disk, or fails: with what the operation raised, which
         is its own trouble alone, or with `StoreError`. It can't be cancelled. Raises `StoreError` at once, and
@@ -102,7 +104,7 @@ class Database:
                 arguments = (self._queue,)
                 self._thread = threading.Thread(target=self._write, args=arguments, name="farthing-store", daemon=True)
                 self._thread.start()
-            self._queue.put((operation, future))
+            self._queue.put((operation, future, awaited))
         return future
 
     def read(self, query: Operation[R]) -> R:
@@ -161,13 +163,16 @@ class Database:
         ended = False
         while not ended:
             batch: list[_Waiting] = []
+            awaited = False
             item = waiting.get()
             while item is not None:
                 batch.append(item)
+                awaited = awaited or item[2]
                 if len(batch) >= BATCH_LIMIT:
                     break
                 try:
-                    item = waiting.get_nowait()
+                    # What nobody awaits is no reason for a commit of its own, for as long as others may come.
+                    item = waiting.get_nowait() if awaited else waiting.get(timeout=IDLE_SECONDS)
                 except queue.Empty:
                     break
             ended = item is None
@@ -186,7 +191,7 @@ class Database:
             except BaseException as error:  # noqa: BLE001 - a caller waits for each future: the thread must not die
                 answers = [error] * len(batch)
                 self._drop_writer()
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (_, future, _), answer in zip(batch, answers, strict=True):
             if isinstance(answer, BaseException):
                 future.set_exception(answer)
             else:
@@ -355,7 +360,7 @@ def _run_together(connection: sqlite3.Connection, batch: list[_Waiting]) -> list
     connection.execute("BEGIN IMMEDIATE")
     try:
         answers: list[tuple[Any]] = []
-        for operation, _ in batch:
+        for operation, _, _ in batch:
             answers.append((operation(connection),))
             if not connection.in_transaction:
                 raise RuntimeError(f"{operation!r} ended the transaction: an operation runs statements and no more.")
