@@ -119,7 +119,7 @@ def _verified(folder: Path, *, store_response: bool) -> Any:
         networks=KNOWN.with_network(network),
         assets=frozenset({(OFFER.network, OFFER.asset.lower())}),
         node_urls={OFFER.network: ("http://127.0.0.1:9",)},
-        signer=_Wallet(),
+        signers=(_Wallet(),),
         store=folder / "facilitator.sqlite3",
         caps=FeeCaps(10**10, 10**6),
     )

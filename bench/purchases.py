@@ -15,8 +15,8 @@ from farthing.mechanisms.exact_evm import ExactEvmBuyer
 from farthing.protocol.codec import encode_json, encode_payment, pack_payment_required
 from farthing.protocol.messages import PaymentRequired, PaymentRequirements, ResourceInfo
 
-# Enough that no payment follows on itself. No look-up of a payer is ever a hit, as in life: payers are not cached.
-PAYERS = 256
+# More than any cache of signatures remembers: no payment is ever met again, as in life.
+PAYERS = 4096
 
 OFFER = PaymentRequirements(
     scheme="exact",
