@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from farthing.networks import KNOWN
-from farthing.protocol.messages import ResourceInfo
-from farthing.protocol.v1.wire import offer_of
+from farthing.protocol import versions
+from farthing.protocol.messages import PaymentRequired, ResourceInfo
 from farthing.services.devnet import Devnet, start_devnet
 from farthing.services.facilitator.app import make_app
 
@@ -40,17 +40,15 @@ def sepolia(pyevm: Any, devnet_sepolia: Devnet, tmp_path: Path) -> Any:
 
 def request_of(payment: Any) -> dict[str, Any]:
     """What a version 1 seller asks about a payment."""
-    offer = offer_of(payment.requirements, ResourceInfo("https://shop.example/a"), NAME)
+    required = PaymentRequired(ResourceInfo("https://shop.example/a"), (payment.requirements,))
+    (offer,) = json.loads(versions.offer_body(required))["accepts"]
+    assert offer["network"] == NAME
     said = json.loads(bytes(payment.payload.payload))
     return {
         "x402Version": 1,
         "paymentPayload": {"x402Version": 1, "scheme": "exact", "network": NAME, "payload": said},
-        "paymentRequirements": {
-            "scheme": offer.scheme, "network": offer.network, "maxAmountRequired": offer.max_amount_required,
-            "resource": offer.resource, "description": "", "mimeType": "", "payTo": offer.pay_to,
-            "maxTimeoutSeconds": offer.max_timeout_seconds, "asset": offer.asset, "extra": dict(offer.extra or {}),
-        },
-    }  # fmt: skip
+        "paymentRequirements": offer,
+    }
 
 
 @asynccontextmanager

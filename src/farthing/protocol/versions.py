@@ -37,13 +37,13 @@ def presented(headers: Iterable[tuple[str, str]]) -> tuple[Wire, tuple[str, ...]
 
     A request has one payment; of several, over one wire or two, nobody need say which is meant.
     """
-    wire, found = CURRENT, list[str]()
+    wire: Wire = CURRENT
+    found: tuple[str, ...] = ()
     for name, value in headers:
-        by = _BY_HEADER.get(name)
-        if by is not None:
-            wire = by
-            found.append(value)
-    return wire, tuple(found)
+        if name in _BY_HEADER:
+            wire = _BY_HEADER[name]
+            found = (*found, value)
+    return wire, found
 
 
 def presented_joined(headers: Mapping[str, str]) -> tuple[Wire, tuple[str, ...]]:

@@ -25,8 +25,8 @@ def _empty() -> str:
     return ""
 
 
-class OfferV1(Message, frozen=True):
-    """One entry of `accepts`: requirements and resource in one."""
+class TermsV1(Message, frozen=True):
+    """The first half of an entry of `accepts`: what is to be paid."""
 
     scheme: Name
     network: Name
@@ -34,18 +34,23 @@ class OfferV1(Message, frozen=True):
     pay_to: Name
     asset: Name
     max_timeout_seconds: Seconds
-    resource: Url = msgspec.field(default_factory=_empty)
-    description: Text | None = msgspec.field(default_factory=_empty)
-    mime_type: Text | None = msgspec.field(default_factory=_empty)
     extra: dict[str, Any] | None = None
 
 
-class OffersV1(Message, frozen=True):
-    """The body of a 402, as we write it."""
+class ResourceV1(Message, frozen=True):
+    """The other half: what for. npm's `x402` wants all three members, empty or not."""
 
-    accepts: tuple[OfferV1, ...]
-    error: Text
-    x402_version: int = msgspec.field(name="x402Version", default_factory=_version)
+    resource: Url
+    description: Text
+    mime_type: Text
+
+
+class OfferV1(TermsV1, frozen=True):
+    """One entry of `accepts`, as we read it: both in one."""
+
+    resource: Url = ""
+    description: Text | None = ""
+    mime_type: Text | None = ""
 
 
 class EnvelopeV1(Message, frozen=True):

@@ -7,6 +7,7 @@ once for each offer that it may mean, and the mechanism's own check says which o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Final
 
 import msgspec
@@ -36,10 +37,11 @@ from farthing.protocol.messages import (
 from farthing.protocol.v1.messages import (
     X402_VERSION,
     EnvelopeV1,
-    OffersV1,
     OfferV1,
     PaymentV1,
+    ResourceV1,
     SettlementV1,
+    TermsV1,
     VerdictV1,
     VerifyRequestV1,
 )
@@ -63,6 +65,9 @@ _REASONS: Final = {
 # How every payment begins that this wire writes: 18 bytes, so that their base64 does not depend on what follows.
 _BEGINNING: Final = "eyJ4NDAyVmVyc2lvbiI6MSwi"
 
+# How the body of a 402 begins.
+_OFFERS: Final = b'{"x402Version":1,"error":'
+
 _offer_decoder = msgspec.json.Decoder(OfferV1)
 _envelope_decoder = msgspec.json.Decoder(EnvelopeV1)
 _version_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -82,6 +87,10 @@ class Version1:
     request_headers: tuple[str, ...] = (PAYMENT_HEADER, "Access-Control-Expose-Headers")
     exposed_headers: tuple[str, ...] = (RESPONSE_HEADER,)
 
+    def __init__(self) -> None:
+        """Begin with no offers. A route makes the same ones again and again, so that the last ones are kept written."""
+        self._offers: tuple[tuple[PaymentRequirements, ...], tuple[bytes, ...]] = ((), ())
+
     # Seller
 
     def read_payments(self, header: str, offers: Sequence[PaymentRequirements]) -> tuple[PaymentPayload, ...]:
@@ -97,17 +106,18 @@ class Version1:
 
     def offer_body(self, message: PaymentRequired, reason: str) -> bytes | None:
         """Write the offers on networks that have a name, those that every client knows before the others."""
-        named = [
-            (offer, name)
-            for offer in message.accepts
-            if offer.scheme == SCHEME and (name := NAMES.get(offer.network)) is not None
-        ]
-        if not named:
+        kept, offers = self._offers
+        if kept is not message.accepts and not _same(kept, message.accepts):
+            offers = _beginnings(message.accepts)
+            self._offers = (message.accepts, offers)
+        if not offers:
             return None
-        known = [each for each in named if each[1] in EVERYBODYS]
-        accepts = tuple(offer_of(offer, message.resource, name) for offer, name in known or named)
+        resource = message.resource
+        # Each offer has the resource's members at its end.
+        end = b"," + encode_json(ResourceV1(resource.url, resource.description, resource.mime_type))[1:]
         error = message.error or ""
-        return encode_json(OffersV1(accepts, _REASONS.get(reason, reason) or _UNPAID.get(error, error)))
+        said = encode_json(_REASONS.get(reason, reason) or _UNPAID.get(error, error))
+        return b"".join((_OFFERS, said, b',"accepts":[', b",".join([each + end for each in offers]), b"]}"))
 
     def settlement_header(self, value: str) -> tuple[str, str]:
         """Translate a PAYMENT-RESPONSE."""
@@ -202,18 +212,27 @@ class _Written(msgspec.Struct, frozen=True, rename="camel"):
     payload: msgspec.Struct
 
 
-def offer_of(offer: PaymentRequirements, resource: ResourceInfo, name: str) -> OfferV1:
-    """Translate an offer of ours."""
-    return OfferV1(
+def _same(one: tuple[PaymentRequirements, ...], other: tuple[PaymentRequirements, ...]) -> bool:
+    return len(one) == len(other) and all(map(is_, one, other))
+
+
+def _beginnings(accepts: tuple[PaymentRequirements, ...]) -> tuple[bytes, ...]:
+    """Write the offers on networks that have a name, without the resource and the brace at their end."""
+    named = [
+        (offer, name) for offer in accepts if offer.scheme == SCHEME and (name := NAMES.get(offer.network)) is not None
+    ]
+    known = [each for each in named if each[1] in EVERYBODYS]
+    return tuple(encode_json(_terms_of(offer, name))[:-1] for offer, name in known or named)
+
+
+def _terms_of(offer: PaymentRequirements, name: str) -> TermsV1:
+    return TermsV1(
         scheme=offer.scheme,
         network=name,
         max_amount_required=offer.amount,
         pay_to=offer.pay_to,
         asset=offer.asset,
         max_timeout_seconds=offer.max_timeout_seconds,
-        resource=resource.url,
-        description=resource.description,
-        mime_type=resource.mime_type,
         extra=offer.extra,
     )
 
