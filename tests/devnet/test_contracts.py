@@ -13,6 +13,7 @@ from eth_utils.crypto import keccak
 from farthing.services.devnet import MULTICALL3_ADDRESS, Devnet
 from farthing.services.devnet.contracts import FOLDER, ContractName, load_contract
 from farthing.services.devnet.contracts.__main__ import compile_contract, render
+from farthing.services.devnet.genesis import TOKEN_IMPLEMENTATION_ADDRESS
 
 # Known from the standards and from the contracts on public chains.
 TYPE_HASHES = {
@@ -64,7 +65,11 @@ def test_type_hashes_are_those_of_the_standards(chain: Any) -> None:
 
 
 def test_runtime_code_is_where_it_belongs(chain: Any) -> None:
-    for name, address in (("USDC", chain.usdc), ("Multicall3", MULTICALL3_ADDRESS)):
+    for name, address in (
+        ("TokenProxy", chain.usdc),
+        ("USDC", TOKEN_IMPLEMENTATION_ADDRESS),
+        ("Multicall3", MULTICALL3_ADDRESS),
+    ):
         assert chain.rpc("eth_getCode", address, "latest") == load_contract(name).runtime_code
 
 

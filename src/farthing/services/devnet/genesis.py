@@ -20,6 +20,8 @@ from farthing.services.devnet.contracts import Contract, load_contract
 DEFAULT_CHAIN_ID: Final = 402402
 # Where USDC stands: the last 20 bytes of keccak256("farthing devnet USDC").
 DEFAULT_TOKEN_ADDRESS: Final = checksum_address(keccak256(b"farthing devnet USDC")[12:])
+# Where the token's code stands, behind the proxy at the token's own address, as on public chains.
+TOKEN_IMPLEMENTATION_ADDRESS: Final = checksum_address(keccak256(b"farthing devnet USDC implementation")[12:])
 # Where Multicall3 stands on every public chain.
 MULTICALL3_ADDRESS: Final = "0xcA11bde05977b3631167028862bE2a173976CA11"
 
@@ -85,8 +87,11 @@ def build_genesis(*, chain_id: int, timestamp_seconds: int, token_address: str |
     accounts = {parse_address(each.address): GenesisAccount(ACCOUNT_WEI) for each in funded_accounts()}
     accounts[parse_address(faucet_account().address)] = GenesisAccount(FAUCET_WEI)
     accounts[parse_address(MULTICALL3_ADDRESS)] = _contract(load_contract("Multicall3"), {})
-    usdc = load_contract("USDC")
-    accounts[token] = _contract(usdc, _token_storage(usdc, token))
+    usdc, proxy = load_contract("USDC"), load_contract("TokenProxy")
+    implementation = parse_address(TOKEN_IMPLEMENTATION_ADDRESS)
+    behind = {proxy.storage_slots["implementation"]: int.from_bytes(implementation, "big")}
+    accounts[implementation] = _contract(usdc, {})
+    accounts[token] = _contract(proxy, _token_storage(usdc, token) | behind)
     return Genesis(chain_id, timestamp_seconds, checksum_address(token), accounts)
 
 

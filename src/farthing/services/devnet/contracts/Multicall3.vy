@@ -26,10 +26,11 @@ struct Result:
     success: bool
     returnData: Bytes[MAX_ANSWER]
 
-# Memory is laid out for the maximum and paid for by its square, so these are as small as payments allow.
-MAX_CALLS: constant(uint256) = 64
+# Memory is laid out for the maximum and paid for by its square, so these are as small as payments allow: a hundred of
+# them in one transaction, and a reason in words where one is refused.
+MAX_CALLS: constant(uint256) = 100
 MAX_CALLDATA: constant(uint256) = 1024
-MAX_ANSWER: constant(uint256) = 512
+MAX_ANSWER: constant(uint256) = 256
 
 
 @external
@@ -67,11 +68,14 @@ def blockAndAggregate(calls: DynArray[Call, MAX_CALLS]) -> (uint256, bytes32, Dy
 @external
 @payable
 def aggregate3(calls: DynArray[Call3, MAX_CALLS]) -> DynArray[Result, MAX_CALLS]:
+    # Not through _call, which copies: here the gas of each call counts.
     results: DynArray[Result, MAX_CALLS] = []
     for call: Call3 in calls:
-        result: Result = self._call(call.target, 0, call.callData)
-        assert result.success or call.allowFailure, "Multicall3: call failed"
-        results.append(result)
+        success: bool = False
+        answer: Bytes[MAX_ANSWER] = b""
+        success, answer = raw_call(call.target, call.callData, max_outsize=MAX_ANSWER, revert_on_failure=False)
+        assert success or call.allowFailure, "Multicall3: call failed"
+        results.append(Result(success=success, returnData=answer))
     return results
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 __all__ = ["FOLDER", "Contract", "ContractName", "load_contract"]
 
-ContractName = Literal["USDC", "Multicall3", "Wallet", "WalletFactory"]
+ContractName = Literal["USDC", "TokenProxy", "Multicall3", "Wallet", "WalletFactory"]
 
 FOLDER: Final = Path(__file__).parent
 
