@@ -107,6 +107,8 @@ def test_2_is_usage(user: User, market: Market) -> None:
         done = user.call(*arguments)
         assert done.code == 2, (arguments, done)
         assert "Traceback" not in done.stderr
+    done = user.call("get", user.url("/report"), "--max", "a lot", "--json")
+    assert (done.code, done.json["exit_code"], done.json["error"]["code"]) == (2, 2, "PriceError")
     assert len(market.served) == before
 
 
@@ -136,6 +138,17 @@ def test_4_is_the_sellers_no(market: Market, tmp_path: Path) -> None:
 def test_6_is_the_network(user: User) -> None:
     done = user.run("get", "http://127.0.0.1:1/", "--json")
     assert (done.code, done.json["error"]["code"]) == (6, "network")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://..", "http://" + "a" * 300 + ".com/", "http://[::1", "http://127.0.0.1:99999", "http://x\x00y/", "http:"],
+)
+def test_a_url_that_leads_nowhere_is_no_crash(user: User, url: str) -> None:
+    for command in ("get", "head", "inspect"):
+        done = user.call(command, url)
+        assert done.code in {2, 6}
+        assert done.stderr.startswith("farthing: ")
 
 
 # Ctrl-C in the middle of a purchase, B1.
@@ -229,7 +242,7 @@ def test_a_body_is_sent_and_its_type_is_told(user: User) -> None:
         ("post", ['{"a": 1}'], [], ("application/json", '{"a": 1}')),
         ("put", ["a=1", "b=2"], [], ("application/x-www-form-urlencoded", "a=1&b=2")),
         ("post", ["@question.txt"], ["-H", "Content-Type: text/plain"], ("text/plain", "why?")),
-        ("delete", [], [], (None, "")),
+        ("delete", [], ["-H", "X-Name: ü"], (None, "")),
     ):
         options = [part for each in data for part in ("-d", each)]
         done = user.call(method, user.url("/echo"), "--yes", *options, *headers)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx2
 import msgspec
 
-from farthing import __version__
 from farthing.buyer import PaymentDemand, Policy
 from farthing.buyer.choice import choose
 from farthing.buyer.events import Event, Paying
 from farthing.buyer.policy import show_value
 from farthing.buyer.purchase import PaidRequest, read_demand
-from farthing.cli.body import ERROR_SHOWN_BYTES, Answer, content_type_of, read_body, read_headers
+from farthing.cli.body import ERROR_SHOWN_BYTES, Answer
 from farthing.cli.confirm import Verdict, asker, mechanisms, price_text, view_offer, view_offers
 from farthing.cli.narrate import Narrator
+from farthing.cli.order import Order, read_request
 from farthing.cli.outcome import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -28,20 +27,21 @@ from farthing.cli.outcome import (
     EXIT_POLICY,
     EXIT_REFUSED,
     EXIT_UNKNOWN,
+    EXIT_USAGE,
     Problem,
     Result,
     exit_code_of,
     problem_of,
 )
 from farthing.cli.paying import DemandSeen, PayWhenAsked, Told, may_follow, transport_for
-from farthing.cli.signing import KeySource, open_signer
+from farthing.cli.signing import open_signer
 from farthing.cli.terminal import Terminal
 from farthing.cli.tokens import known_networks, payable_networks
 from farthing.clients.buyer import Buyer
 from farthing.clients.httpx import receipt_of
 from farthing.errors import ConfigError, FarthingError, PaymentError, PaymentRefused
 from farthing.mechanisms.registry import Registry
-from farthing.world.urls import check_url, is_loopback, origin_of
+from farthing.world.urls import is_loopback, origin_of
 
 if TYPE_CHECKING:
     from farthing.evm.signing import Signer
@@ -53,28 +53,6 @@ REDIRECTS_MAX: Final = 10
 
 _FIRST_REFUSING_STATUS: Final = 400
 _AGAIN: Final = "Run the same command again: it presents the same payment, never a second one."
-
-
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says, as it is written there."""
-
-    method: str
-    url: str
-    price_max: str
-    per_day: str
-    journal: Path
-    key: KeySource
-    headers: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
-    output: Path | None = None
-    networks: tuple[str, ...] = ()
-    tokens: tuple[str, ...] = ()
-    timeout_seconds: float = 60.0
-    follow: bool = False
-    yes: bool = False
-    dry_run: bool = False
-    as_json: bool = False
-    verbose: bool = False
 
 
 class Errand:
@@ -96,7 +74,7 @@ class Errand:
         self._signer: Signer | None = None
         self._buyer: Buyer | None = None
         self._paid: PaidRequest | None = None
-        self._url, self._headers, self._body = _read_request(order)
+        self._url, self._headers, self._body = read_request(order)
 
     def run(self) -> int:
         """Do it, say how it ended, and give the exit code."""
@@ -111,6 +89,8 @@ class Errand:
             code = self._interrupted()
         except FarthingError as error:
             code = self._told(error)
+        except httpx2.InvalidURL as error:
+            code = self._failed(EXIT_USAGE, Problem("url", f"The URL can't be read: {error}."))
         except httpx2.RequestError as error:
             code = self._failed(*self._network_problem(error))
         except OSError as error:
@@ -372,16 +352,16 @@ class Errand:
         return self._failed(EXIT_UNKNOWN, Problem("interrupted", said, more))
 
 
-def _read_request(order: Order) -> tuple[str, list[tuple[str, str]], bytes | None]:
-    url = check_url(order.url, "the request")
-    headers, body = read_headers(order.headers), read_body(order.data)
-    names = {name.lower() for name, _ in headers}
-    given: list[tuple[str, Any]] = [] if "user-agent" in names else [("User-Agent", f"farthing/{__version__}")]
-    if body is not None and "content-type" not in names:
-        given.append(("Content-Type", content_type_of(body)))
-    return url, [*given, *headers], body
-
-
 def run_errand(order: Order) -> int:
     """Run a paying command; the answer is its exit code."""
-    return Errand(order).run()
+    try:
+        return Errand(order).run()
+    except FarthingError as error:
+        # What can't be meant, found before anything was asked. Without --json the command says it as all others do.
+        if not order.as_json:
+            raise
+        problem = problem_of(error)
+        result = Result(method=order.method, url=order.url, exit_code=EXIT_USAGE, error=problem, dry_run=order.dry_run)
+        print(f"farthing: {problem.message}", file=sys.stderr)
+        print(msgspec.json.encode(result).decode())
+        return EXIT_USAGE

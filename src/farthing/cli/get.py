@@ -215,7 +215,8 @@ def _paying(method: str) -> Callable[..., None]:
         sender: From = "",
         passphrase_fd: PassphraseFd = None,
     ) -> None:
-        from farthing.cli.errand import Order, run_errand  # noqa: PLC0415 - heavy parts only when run
+        from farthing.cli.errand import run_errand  # noqa: PLC0415 - heavy parts only when run
+        from farthing.cli.order import Order  # noqa: PLC0415
 
         order = Order(
             method=method,
@@ -262,7 +263,8 @@ def head(
     verbose: Verbose = False,
 ) -> None:
     """Show what a URL costs, or its headers. Never pays."""
-    from farthing.cli.errand import Order, run_errand  # noqa: PLC0415 - heavy parts only when run
+    from farthing.cli.errand import run_errand  # noqa: PLC0415 - heavy parts only when run
+    from farthing.cli.order import Order  # noqa: PLC0415
 
     order = Order(
         method="HEAD",

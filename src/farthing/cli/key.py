@@ -66,7 +66,7 @@ def new(name: Name = DEFAULT_NAME, *, passphrase_fd: PassphraseFd = None, as_jso
     stored = keystore().create(name, passphrase(terminal, "New passphrase", descriptor=passphrase_fd, new=True))
     _tell(stored, as_json=as_json)
     if not as_json:
-        terminal.say(f"Stored in {keystore().folder}. Send it dollars on a network where sellers take them; no ether.")
+        terminal.say(f"Stored in {keystore().folder}. Send it dollars (USDC) to pay with; it needs no ether.")
 
 
 @key.command("import")

@@ -30,7 +30,7 @@ def demand_at(url: str) -> str:
             status, header = response.status_code, response.headers.get(PAYMENT_REQUIRED)
             body = beginning(response) if status == STATUS_PAYMENT_REQUIRED else b""
             encoding = response.headers.get("Content-Encoding", "")
-    except httpx2.RequestError as error:
+    except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:
         raise ConfigError(f"No answer from {origin_of(url)}: {type(error).__name__}.") from None
     if header is not None:
         return f"{PAYMENT_REQUIRED}: {header}"

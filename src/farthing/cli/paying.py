@@ -76,7 +76,10 @@ class Told(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request."""
         self._tell.request(request.method, str(request.url), request.headers.multi_items())
-        response = self._inner.handle_request(request)
+        try:
+            response = self._inner.handle_request(request)
+        except UnicodeError:  # of Python's name lookup, for labels that are empty or too long
+            raise httpx2.ConnectError("no host can have this name", request=request) from None
         self._tell.response(response.status_code, response.reason_phrase, response.headers.multi_items())
         return response
 
