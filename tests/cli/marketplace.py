@@ -93,7 +93,7 @@ class Market:
         """A user with this much money."""
         return User(self, folder, self.local.wallet(usdc=usdc))
 
-    async def handle(self, request: Request) -> Response:  # noqa: PLR0911 - one line a path
+    async def handle(self, request: Request) -> Response:  # noqa: C901, PLR0911 - one line a path
         """Serve one of the paths."""
         self.served.append(f"{request.method} {request.url.path}")
         match request.url.path:
@@ -104,6 +104,10 @@ class Market:
                 return PlainTextResponse("at last\n")
             case "/big":
                 return PlainTextResponse("x" * BIG_SIZE_BYTES)
+            case "/odd":
+                header = request.query_params.get("header")
+                headers = {} if header is None else {"PAYMENT-REQUIRED": header}
+                return PlainTextResponse(request.query_params.get("body", ""), 402, headers)
             case "/stalls":
                 return StreamingResponse(self._stall())
             case "/binary":

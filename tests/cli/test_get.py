@@ -135,6 +135,27 @@ def test_4_is_the_sellers_no(market: Market, tmp_path: Path) -> None:
     assert (gone.code, gone.json["status"], gone.json["paid"]) == (4, 410, False)
 
 
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("", "not_x402"),
+        ("?body=pay+me", "not_x402"),
+        ("?header=", "malformed_offer"),
+        ("?header=no+base64", "malformed_offer"),
+        ("?header=e30=", "malformed_offer"),
+        ("?header=eyJ4NDAyVmVyc2lvbiI6MiwiYWNjZXB0cyI6W119", "no_offers"),
+        ('?body={"x402Version":1,"accepts":"none"}', "malformed_offer"),
+        ('?body={"x402Version":1,"accepts":[]}', "no_offers"),
+    ],
+)
+def test_4_is_a_402_that_nobody_could_pay(user: User, query: str, code: str) -> None:
+    done = user.call("get", user.url("/odd") + query, "--yes", "--json")
+    assert (done.code, done.json["error"]["code"]) == (4, code)
+    seen = user.call("get", user.url("/odd") + query, "--dry-run", "--json")
+    assert seen.code in {3, 4}
+    assert user.journal() == []
+
+
 def test_6_is_the_network(user: User) -> None:
     done = user.run("get", "http://127.0.0.1:1/", "--json")
     assert (done.code, done.json["error"]["code"]) == (6, "network")
