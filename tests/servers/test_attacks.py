@@ -16,6 +16,7 @@ import farthing_selling as selling
 import pytest
 from farthing_selling import acall, buy, found, sign, unpack, wcall
 
+from farthing.protocol.codec import decode_payment
 from farthing.protocol.facilitator import Refused, Unknown, Verify
 from farthing.protocol.messages import VerifyResponse
 from farthing.seller.pricing import Facts
@@ -89,7 +90,7 @@ def test_S4_a_payment_at_yesterdays_price_claims_nothing(shop: Any, repriced: An
 # S1: two machines, each with a store of its own, behind one facilitator, with one payee and one price.
 
 
-class TellsOnce(selling.CannedFacilitator):
+class TellsOnce(selling.CannedFacilitator):  # type: ignore[misc] # a module that mypy does not see
     """Keeps F1: success is told to the first caller, and again under that caller's key alone."""
 
     def __init__(self) -> None:
@@ -272,6 +273,28 @@ def test_S9_upfront_a_client_that_goes_away_during_settlement_gets_its_run_on_a_
     assert (len(facilitator.settled), work.ran) == (1, 1)
 
 
+def test_S9_upfront_a_stream_whose_client_goes_away_stays_owed(seller: Seller, facilitator: Any) -> None:
+    seller.price("GET /x", "$0.01", payment_flow="upfront")
+    gone = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        gone.set()
+        await send({"type": "http.response.body", "body": b"two", "more_body": False})
+
+    async def run() -> Any:
+        door = PaymentMiddleware(app, seller=seller)
+        offer = await acall(door, "GET", "/x")
+        paid = [("PAYMENT-SIGNATURE", sign(offer.header("payment-required")))]
+        await acall(door, "GET", "/x", paid, gone=gone)
+        assert [row.state for row in seller.store.payments()] == [State.OWED]
+        return await acall(door, "GET", "/x", paid)
+
+    assert asyncio.run(run()).body == b"onetwo"
+    assert len(facilitator.settled) == 1
+
+
 def test_S9_a_client_that_goes_away_twice_gets_the_stored_answer_the_third_time(
     seller: Seller, facilitator: Any
 ) -> None:
@@ -316,7 +339,7 @@ def test_S2_an_error_page_does_not_begin_with_what_was_to_be_paid_for(
 
 def test_S1_a_copy_that_is_cancelled_takes_no_verification_away(shop: Any) -> None:
     shop.seller.price("GET /weather/{city}", "$0.01")
-    payload = selling.decode_payment(shop.pay("GET", TARGET)[0][1])
+    payload = decode_payment(shop.pay("GET", TARGET)[0][1])
     verifying = Verifying(shop.facilitator, set)
 
     async def run() -> VerifyResponse:

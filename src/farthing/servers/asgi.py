@@ -137,7 +137,7 @@ class PaymentMiddleware:
             if await receive.client_has_gone():
                 await self.note(not_begun(verdict.ticket))
                 return
-            gate = _Streaming(self, verdict, send)
+            gate = _Streaming(self, verdict, receive, send)
         else:
             gate = _Holding(self, verdict.ticket, receive, send)
         token = current.set(Passed(payment, match.route.mark))
@@ -371,8 +371,9 @@ class _Holding:
 class _Streaming:
     """`send` for a route that settled before the work: a 2xx streams, with the receipt in its head."""
 
-    def __init__(self, door: PaymentMiddleware, verdict: Serve, send: Send) -> None:
-        self._door, self._ticket, self._settlement, self._send = door, verdict.ticket, verdict.settlement, send
+    def __init__(self, door: PaymentMiddleware, verdict: Serve, receive: _Replayed, send: Send) -> None:
+        self._door, self._ticket, self._settlement = door, verdict.ticket, verdict.settlement
+        self._receive, self._send = receive, send
         self._over = False
         self._keeping = asyncio.ensure_future(keep_running(self._ticket, door.seller.performer))
 
@@ -390,10 +391,13 @@ class _Streaming:
                 wire=self._ticket.wire,
             )
             message = {**message, "headers": _encoded(headers), "trailers": False}
+        ends = kind == "http.response.body" and not message.get("more_body", False) and not self._over
+        # Servers take what is sent to a client that has gone, and say nothing.
+        complete = ends and not await self._receive.client_has_gone()
         await self._send(message)
-        if kind == "http.response.body" and not message.get("more_body", False) and not self._over:
+        if ends:
             self._over = True
-            await self._door.drive(finish(self._ticket, complete=True))
+            await self._door.drive(finish(self._ticket, complete=complete))
 
     async def fail(self) -> None:
         """Note that the payment is owed still, where the work ended without a whole answer."""
