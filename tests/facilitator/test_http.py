@@ -19,8 +19,8 @@ from x402.http import FacilitatorConfig, HTTPFacilitatorClient
 from x402.schemas import PaymentPayload as OfficialPayload
 from x402.schemas import PaymentRequirements as OfficialRequirements
 
-from farthing.errors import ConfigError
-from farthing.protocol.facilitator import Settled
+from farthing.errors import ConfigError, FacilitatorUnavailable
+from farthing.protocol.facilitator import Settled, Unknown
 from farthing.protocol.messages import SettlementResponse
 from farthing.services.facilitator.auth import Tokens, check_binding
 from farthing.services.facilitator.server import serve
@@ -133,6 +133,34 @@ def test_A3_errors_are_problem_details_that_say_what_where_and_what_to_do(pyevm:
             assert (wrong.status_code, wrong.headers["content-type"]) == (405, PROBLEM)
             unknown = await client.get("/payments/pay_unknown")
             assert (unknown.status_code, unknown.headers["content-type"]) == (404, PROBLEM)
+
+    asyncio.run(run())
+
+
+def test_A3_a_bug_of_the_facilitators_own_is_a_problem_and_no_verdict(
+    pyevm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(TOKEN)
+
+    async def run() -> None:
+        service = pyevm.service()
+        for name in ("verify", "settle_as", "find"):
+            monkeypatch.setattr(service, name, broken)
+        payment = pyevm.payment()
+        async with served(service) as client:
+            for endpoint, (verdict, reason) in VERDICTS.items():
+                answer = await client.post(endpoint, content=payment.body)
+                assert (answer.status_code, answer.headers["content-type"]) == (500, PROBLEM)
+                assert answer.json()[verdict] is False
+                assert answer.json()[reason].startswith("unexpected_")
+                assert TOKEN not in answer.text
+            assert (await client.get("/payments/pay_1")).headers["content-type"] == PROBLEM
+            remote = RemoteFacilitator(str(client.base_url))
+            assert isinstance(await remote.settle(*payment, idempotency_key="k"), Unknown)
+            with pytest.raises(FacilitatorUnavailable):
+                await remote.verify(*payment)
+            await remote.aclose()
 
     asyncio.run(run())
 

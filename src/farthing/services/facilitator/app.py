@@ -139,6 +139,10 @@ class _App:
             response = _problem("unavailable", str(error), request, members, reason=reason)
             response.headers["Retry-After"] = "1"
             return response
+        except Exception as error:  # noqa: BLE001 - a bug of ours is no verdict either, and its words are for nobody
+            self._service.log.error("a request failed", path=request.url.path, error=type(error).__name__)  # noqa: TRY400
+            reason = UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
+            return _problem("failed", "The facilitator could not answer this request.", request, members, reason=reason)
 
     # Sellers' endpoints
 

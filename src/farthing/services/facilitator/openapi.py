@@ -19,6 +19,7 @@ _PROBLEMS: Final = {
     "401": "A bearer token is configured, and the request has none of them.",
     "404": "Nothing is known by this name.",
     "413": "The request is too large.",
+    "500": "The facilitator failed: a bug of its own. Never a verdict on the payment.",
     "503": "It could not be found out: node or store did not answer. Never a verdict on the payment.",
 }
 
@@ -61,7 +62,7 @@ def openapi_document(*, authenticated: bool) -> dict[str, Any]:
 def _verify() -> dict[str, Any]:
     operation = _get("verify", "Judge a payment without committing to anything", _body("VerifyResponse"))
     operation["requestBody"] = {"required": True, **_body("VerifyRequest")}
-    operation["responses"] |= _problems("400", "401", "413", "503")
+    operation["responses"] |= _problems("400", "401", "413", "500", "503")
     return operation | _secured()
 
 
@@ -83,7 +84,7 @@ def _settle() -> dict[str, Any]:
             "description": "Whoever repeats the call under the same key is given the same answer.",
         }
     ]
-    operation["responses"] |= _problems("400", "401", "413", "503")
+    operation["responses"] |= _problems("400", "401", "413", "500", "503")
     return operation | _secured()
 
 
