@@ -16,6 +16,7 @@ import httpx
 import httpx2
 import peers
 import pytest
+from x402.http.clients import wrapHttpxWithPayment
 from x402.http.utils import encode_payment_signature_header
 from x402.schemas.v1 import PaymentRequiredV1
 
@@ -23,6 +24,7 @@ from farthing.clients.httpx import PayingTransport, receipt_of
 from farthing.clients.requests import paying_session
 from farthing.errors import PaymentRefused
 from farthing.networks import KNOWN
+from farthing.protocol.codec import decode_settlement
 from farthing.services.devnet import start_devnet
 
 if TYPE_CHECKING:
@@ -76,13 +78,13 @@ def express(sepolia: LocalServices, node_environment: dict[str, str]) -> Iterato
         process.communicate(timeout=peers.TIMEOUT_SECONDS)
 
 
-def x402_fetch(node_environment: dict[str, str], wallet: Wallet, url: str) -> dict[str, Any]:
-    """Buy with npm `x402-fetch`."""
+def run_node(script: str, environment: dict[str, str], order: dict[str, str]) -> dict[str, Any]:
+    """Run a script of tests/node, and give the JSON that it says."""
     ran = subprocess.run(
-        ["node", "buy_v1.mjs"],
+        ["node", script],
         cwd=NODE,
-        env=node_environment,
-        input=json.dumps({"url": url, "key": wallet.key, "network": NAME}),
+        env=environment,
+        input=json.dumps(order),
         capture_output=True,
         text=True,
         timeout=peers.TIMEOUT_SECONDS,
@@ -91,6 +93,11 @@ def x402_fetch(node_environment: dict[str, str], wallet: Wallet, url: str) -> di
     assert ran.returncode == 0, ran.stderr
     answer: dict[str, Any] = json.loads(ran.stdout)
     return answer
+
+
+def x402_fetch(node_environment: dict[str, str], wallet: Wallet, url: str) -> dict[str, Any]:
+    """Buy with npm `x402-fetch`."""
+    return run_node("buy_v1.mjs", node_environment, {"url": url, "key": wallet.key, "network": NAME})
 
 
 @pytest.mark.parametrize("name", peers.OUR_SHOPS)
@@ -105,6 +112,35 @@ def test_x402_fetch_buys_from_our_seller(sepolia: LocalServices, node_environmen
     assert receipt["status"] == "0x1"
     peers.assert_paid(sepolia, shop, wallet)
     assert sepolia.devnet.usdc_balance(wallet.address) == 50_000 - peers.AMOUNT
+
+
+@pytest.mark.parametrize("name", ["our ASGI", "our WSGI"])
+def test_buyers_of_version_2_are_not_led_astray_by_the_body(
+    sepolia: LocalServices, node_environment: dict[str, str], name: str
+) -> None:
+    """npm `@x402/fetch`, PyPI's httpx client and ours find the header beside it."""
+    shop = peers.OUR_SHOPS[name](sepolia)
+    wallets = [sepolia.wallet(usdc="0.05") for _ in range(3)]
+    bought = run_node("buy.mjs", node_environment, {"url": shop.report, "key": wallets[0].key})
+    assert decode_settlement(bought["settled"]).network == f"eip155:{CHAIN_ID}"
+
+    async def official() -> httpx.Response:
+        client = peers.official_client(wallets[1])
+        async with wrapHttpxWithPayment(client, timeout=peers.TIMEOUT_SECONDS) as http:
+            answer: httpx.Response = await http.get(shop.report)
+            return answer
+
+    answers = [asyncio.run(official())]
+    with (
+        peers.our_buyer(sepolia, wallets[2]) as buyer,
+        httpx.Client(transport=PayingTransport(buyer), timeout=peers.TIMEOUT_SECONDS) as http,
+    ):
+        answers.append(http.get(shop.report))
+    for answer in answers:
+        assert (answer.status_code, answer.json()) == (200, REPORT)
+        assert decode_settlement(answer.headers["payment-response"]).success
+        assert "x-payment-response" not in answer.headers
+    peers.assert_paid(sepolia, shop, *wallets)
 
 
 def test_x402_fetch_is_told_why_it_was_refused(sepolia: LocalServices, node_environment: dict[str, str]) -> None:
