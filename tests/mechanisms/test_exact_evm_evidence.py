@@ -55,7 +55,7 @@ def receipt(*logs: dict[str, Any], status: str = "0x1") -> dict[str, Any]:
 
 
 SPENT = Spent(HASH, 32, "0x" + "bb" * 32, 1)
-OTHERWISE = SpentOtherwise(USED_REASON, HASH)
+OTHERWISE = SpentOtherwise(USED_REASON, HASH, 32)
 
 CASES: list[tuple[str, list[dict[str, Any]], Evidence]] = [
     ("the usual", [used(1), paid(2)], SPENT),

@@ -13,6 +13,9 @@ from farthing.protocol.messages import SupportedKind, SupportedResponse
 
 # A transfer by EIP-3009 takes about 80,000 gas on USDC (a proxy with cold slots); twice that is somebody's trick.
 GAS_LIMIT_MAX: Final = 200_000
+# A payer with code runs it at our cost: verifying a passkey's signature without a precompile takes some 330,000 gas,
+# deploying a wallet some 250,000 (ERC-6492).
+WALLET_GAS_LIMIT_MAX: Final = 750_000
 # A seller that holds its client's request open waits about this long; the official client gives up after 90 s.
 SETTLE_TIMEOUT_SECONDS: Final = 30
 # A call that failed on chain cost us gas: so often it is tried before the payment is refused.
@@ -26,7 +29,7 @@ WINDOW_LEFT_MIN_SECONDS: Final = 4
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The facilitator's bounds. Seconds and gas units.
+    """The facilitator's bounds. Seconds and gas units; `wallet_gas_limit_max` is for payers with code.
 
     `joined_payments_max` payments share one transaction at most; with 1, none does. `cancel_at_fee_cap` gives a
     transaction up that is stuck at the fee cap; else only one whose members' windows are all over.
@@ -34,6 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     settle_timeout_seconds: float = SETTLE_TIMEOUT_SECONDS
     gas_limit_max: int = GAS_LIMIT_MAX
+    wallet_gas_limit_max: int = WALLET_GAS_LIMIT_MAX
     attempts_max: int = ATTEMPTS_MAX
     open_payments_max: int = OPEN_PAYMENTS_MAX
     window_left_min_seconds: int = WINDOW_LEFT_MIN_SECONDS

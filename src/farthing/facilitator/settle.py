@@ -96,6 +96,8 @@ def settle(
         if not verification.response.is_valid:
             return (yield from _refuse(face, signed, verification))
         base_fee_wei = verification.base_fee_wei
+        # With what was found out about the payer: a wallet that is deployed needs no deployment.
+        signed = verification.signed or signed
         now_seconds = yield from Now()
         record = yield from RecordPayment(
             _record(

@@ -21,7 +21,7 @@ UNSUPPORTED_SCHEME: Final = "unsupported_scheme"
 def examine(
     desk: Desk, payment: PaymentPayload, requirements: PaymentRequirements, *, settling: bool = False
 ) -> Flow[Verification]:
-    """Judge a payment; `settling` asks in the same batch for what the transaction needs, and holds the gas to its cap.
+    """Judge a payment, and hold its gas to the cap where it was asked for; `settling` asks for it in the same batch.
 
     Raises `NodeUnavailable`.
     """
@@ -32,8 +32,9 @@ def examine(
         verification = yield from face.verify(payment, requirements, settling=settling)
     except RemoteProtocolError as error:
         return Verification(refused(Refusal(INVALID_PAYLOAD, str(error))))
-    if settling and verification.response.is_valid and verification.gas_limit > desk.limits.gas_limit_max:
-        what = f"The settlement would take {verification.gas_limit} gas; the cap is {desk.limits.gas_limit_max}."
+    cap = desk.limits.wallet_gas_limit_max if verification.alone else desk.limits.gas_limit_max
+    if verification.response.is_valid and verification.gas_limit > cap:
+        what = f"The settlement would take {verification.gas_limit} gas; the cap is {cap}."
         return Verification(refused(Refusal(INVALID_TRANSACTION_STATE, what)), verification.signed)
     return verification
 

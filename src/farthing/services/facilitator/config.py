@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import msgspec
 
 from farthing.errors import ConfigError
+from farthing.evm.addresses import AddressInvalid, parse_address
 from farthing.facilitator.desk import Limits
 from farthing.facilitator.fees import FeeCaps
 from farthing.networks import KNOWN, Network, Networks, Token, eip155_chain_id
@@ -23,6 +24,8 @@ from farthing.world.keys import LocalSigner, signer_from_env, signer_from_file
 # A configuration is a page of text.
 CONFIG_MAX_BYTES: Final = 1_000_000
 TOKEN_MIN_CHARS: Final = 16
+# Each is code of a stranger's that is run at our cost; a network has a handful of wallets' factories.
+FACTORIES_MAX: Final = 64
 # Hot wallets: each is watched and funded, and a handful fills a chain's blocks.
 WALLETS_MAX: Final = 16
 _GWEI: Final = Decimal(10**9)
@@ -79,6 +82,7 @@ class NetworkTable(_Table, frozen=True):
 
     `tokens` are symbols or addresses of known tokens (all of them by default); `token` tables bring others.
     `confirmations` is the depth at which a payment is settled, 1 being the block itself; by default the network's own.
+    `wallet_factories` are the contracts that are called to deploy a payer's wallet (ERC-6492); by default none.
     """
 
     id: str
@@ -86,6 +90,7 @@ class NetworkTable(_Table, frozen=True):
     tokens: tuple[str, ...] | None = None
     token: tuple[AssetTable, ...] = ()
     confirmations: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    wallet_factories: Annotated[tuple[str, ...], msgspec.Meta(max_length=FACTORIES_MAX)] = ()
 
 
 class Config(_Table, frozen=True):
@@ -232,6 +237,18 @@ def _find_token(table: NetworkTable, known: tuple[Token, ...], wanted: str) -> T
         f"({', '.join(token.symbol for token in known) or 'none'}); describe it in a [[network.token]] table."
     )
     raise ConfigError(message)
+
+
+def factories_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """The wallet factories that may be called, by network. Raises `ConfigError` for one that is no address."""
+    for table in config.network:
+        for each in table.wallet_factories:
+            try:
+                parse_address(each)
+            except AddressInvalid as error:
+                message = f"[network {table.id}] wallet_factories: {error}"
+                raise ConfigError(message) from None
+    return {table.id: table.wallet_factories for table in config.network}
 
 
 def urls_of(table: NetworkTable, environment: Mapping[str, str]) -> tuple[str, ...]:

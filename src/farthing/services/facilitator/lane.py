@@ -146,12 +146,20 @@ class Lane:
         return bool(others) and (self.unfunded or any(payment_id in lane.assigned for lane in others))
 
     def note(self, payment_id: str, face: FacilitatorMechanism, signed: SignedPayment, base_fee_wei: int) -> None:
-        """Remember a payment that was just read, and the newest base fee, and wake the submitter."""
-        self._remember(payment_id, Member(face, signed))
+        """Remember a payment that was just read, and the newest base fee, and wake the submitter.
+
+        Whoever brings it again has only read it: what is known from its verification stays.
+        """
+        if payment_id not in self._members:
+            self._remember(payment_id, Member(face, signed))
         self.assigned.add(payment_id)
         if base_fee_wei:
             self.base_fee_wei = base_fee_wei
         self.work.set()
+
+    def verified_again(self, payment_id: str, face: FacilitatorMechanism, signed: SignedPayment) -> None:
+        """Build the next attempt from what was found out now: a wallet may have been deployed in between."""
+        self._remember(payment_id, Member(face, signed))
 
     async def members(self, payment_ids: Iterable[str]) -> dict[str, Member]:
         """Give payments as their mechanism reads them, from memory or from the store."""

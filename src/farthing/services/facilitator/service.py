@@ -34,7 +34,15 @@ from farthing.protocol.messages import (
     SupportedResponse,
     VerifyResponse,
 )
-from farthing.services.facilitator.config import Config, assets_of, fee_caps, networks_of, signers_of, urls_of
+from farthing.services.facilitator.config import (
+    Config,
+    assets_of,
+    factories_of,
+    fee_caps,
+    networks_of,
+    signers_of,
+    urls_of,
+)
 from farthing.services.facilitator.crash import with_crashes
 from farthing.services.facilitator.lane import Lane, Pace, WalletSigner
 from farthing.services.facilitator.logs import library_log
@@ -83,11 +91,13 @@ class FacilitatorService:
         store: str | Path,
         caps: FeeCaps,
         limits: Limits | None = None,
+        factories: Mapping[str, tuple[str, ...]] | None = None,
         pace: Pace | None = None,
         log: Any = None,
     ) -> None:
         """Wire the parts; nothing is opened before `start`. `node_urls` gives each network its node's URLs.
 
+        `factories` may be called to deploy a payer's wallet (ERC-6492), by network.
         Payments are spread over `signers`, the hot wallets; each has a nonce sequence of its own on each network.
         """
         self.metrics = Metrics()
@@ -100,7 +110,7 @@ class FacilitatorService:
         self._store_path = Path(store)
         self._caps = caps
         self._pace = pace or Pace()
-        face = ExactEvmFacilitator(networks, sender=signers[0].address)
+        face = ExactEvmFacilitator(networks, sender=signers[0].address, factories=factories)
         self.desk = Desk(
             mechanisms=Registry([face]),
             assets=assets,
@@ -138,6 +148,7 @@ class FacilitatorService:
             store=config.store,
             caps=fee_caps(config),
             limits=config.limits,
+            factories=factories_of(config),
             pace=pace,
             log=log,
         )

@@ -26,8 +26,9 @@ from farthing.facilitator.store import (
     ReleaseLease,
     StopWallet,
 )
-from farthing.facilitator.verify import INVALID_TRANSACTION_STATE, examine
+from farthing.facilitator.verify import INVALID_TRANSACTION_STATE, examine, find_face
 from farthing.flow import Now, drive_async
+from farthing.mechanisms.interface import Refusal
 from farthing.protocol.codec import decode_payment_json, decode_requirements_json
 from farthing.services.facilitator.lane import Lane
 from farthing.services.facilitator.sender import Sender
@@ -215,7 +216,11 @@ class Submitter:
         body = bodies[record.payment_id]
         payment, requirements = decode_payment_json(body.payment), decode_requirements_json(body.requirements)
         flow = examine(self._lane.desk, payment, requirements, settling=True)
-        response = (await drive_async(flow, self._lane.perform)).response
+        verification = await drive_async(flow, self._lane.perform)
+        response = verification.response
+        face = find_face(self._lane.desk, requirements)
+        if response.is_valid and verification.signed is not None and not isinstance(face, Refusal):
+            self._lane.verified_again(record.payment_id, face, verification.signed)
         if response.is_valid or response.invalid_reason == _SPENT:
             # Spent in the meantime: the evidence decides, once another call of ours has failed.
             return None
