@@ -18,6 +18,7 @@ BENCHES = {
     "http_paid": "bench.http_paid",
     "http_paid_verified": "bench.http_paid_verified",
     "settle": "bench.settle",
+    "joined_gas": "bench.joined_gas",
     "import": "bench.importing",
 }
 

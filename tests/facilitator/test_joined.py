@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -28,6 +31,7 @@ from farthing.services.facilitator import FacilitatorService
 
 AMOUNT = 12_345
 GWEI = 10**9
+ROOT = Path(__file__).parents[2]
 
 members = st.tuples(st.integers(50_000, 2_000_000), st.booleans(), st.integers(0, 1))
 
@@ -206,6 +210,14 @@ def test_a_payment_whose_call_failed_is_tried_again_alone(
         assert pyevm.balance(pyevm.payee) == 3 * AMOUNT
 
     asyncio.run(run())
+
+
+def test_the_gas_of_a_hundred_joined_payments_is_at_most_62_percent_of_single_ones(anvil_program: str) -> None:
+    assert anvil_program
+    program = "from bench.joined_gas import run; (figure,) = run(); print(figure.to_text()); assert figure.met"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    sys.stdout.write(done.stdout)
 
 
 def test_batches_are_bounded_and_one_turns_joining_off(pyevm: Any, eventually: Any, held_wallet: Any) -> None:
