@@ -129,6 +129,9 @@ def record(**changes: Any) -> PaymentRecord:
         (Spent("0xt", 104, "0xb", 3), 500, None, None),
         (Spent("0xt", 100, "0xb", 3), 500, None, Refused),
         (SpentOtherwise("used", "0xt"), 500, None, Refused),
+        (SpentOtherwise("used", "0xt", 103), 500, None, Refused),
+        # Not deep enough: its block may be lost, and a transaction of ours settle what would be refused.
+        (SpentOtherwise("used", "0xt", 104), 500, None, None),
         (Unspent(), 500, None, Release("pay_1")),
         (Unspent(), 999, None, None),
         (Unspent(), 1_100, 999, None),

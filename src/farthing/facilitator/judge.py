@@ -43,10 +43,15 @@ def judge_other(
     """Judge a payment that our own transaction did not spend, by what else is on chain. None: not decided yet.
 
     Somebody else's transaction settles it where it spent the right as signed, in a block after the one that was seen
-    when the payment was put on record here.
+    when the payment was put on record here. Either way it counts at the network's depth alone: were its block lost, a
+    transaction of ours could still settle what was refused.
     """
+    if isinstance(evidence, (Spent, SpentOtherwise)) and evidence.block_number is not None:
+        shallow = head.number - evidence.block_number + 1 < depth
+        if shallow:
+            return None
     if isinstance(evidence, Spent):
-        return _judge_spent(record, evidence, head=head, depth=depth)
+        return _judge_spent(record, evidence)
     if isinstance(evidence, SpentOtherwise):
         what = "The right was cancelled, or spent by another transfer than the one that was signed."
         return Refused(record.payment_id, evidence.reason, what, evidence.transaction)
@@ -59,10 +64,8 @@ def judge_other(
     return None
 
 
-def _judge_spent(record: PaymentRecord, spent: Spent, *, head: Head, depth: int) -> Verdict | None:
+def _judge_spent(record: PaymentRecord, spent: Spent) -> Verdict:
     if spent.block_number <= record.recorded_block:
         what = f"It was spent in block {spent.block_number}, before it was brought here."
         return Refused(record.payment_id, UNSPENT, what, spent.transaction)
-    if head.number - spent.block_number + 1 < depth:
-        return None
     return Confirmed(record.payment_id, spent.transaction, spent.block_number, spent.block_hash, spent.log_index)

@@ -129,10 +129,14 @@ class Spent(msgspec.Struct, frozen=True):
 
 
 class SpentOtherwise(msgspec.Struct, frozen=True):
-    """Evidence that the right is gone, and not as signed: cancelled, or spent by another transfer."""
+    """Evidence that the right is gone, and not as signed: cancelled, or spent by another transfer.
+
+    `block_number` is None where it was gone before the blocks that were looked through.
+    """
 
     reason: str
     transaction: str = ""
+    block_number: int | None = None
 
 
 class Unspent(msgspec.Struct, frozen=True):

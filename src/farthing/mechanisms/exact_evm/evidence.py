@@ -94,11 +94,11 @@ def _judge(detail: ExactDetail, logs: Iterable[Log]) -> Evidence:
     for at, (log, event) in enumerate(events):
         transaction = write_data(log.transaction_hash)
         if isinstance(event, AuthorizationCanceled) and event.nonce == message.nonce:
-            return SpentOtherwise(NONCE_ALREADY_USED, transaction)
+            return SpentOtherwise(NONCE_ALREADY_USED, transaction, log.block_number)
         if isinstance(event, AuthorizationUsed) and event.nonce == message.nonce:
             paid = _next_transfer(events[at + 1 :], log)
             if paid is None or (paid.to, paid.value) != (message.to, message.value):
-                return SpentOtherwise(NONCE_ALREADY_USED, transaction)
+                return SpentOtherwise(NONCE_ALREADY_USED, transaction, log.block_number)
             return Spent(transaction, log.block_number, write_data(log.block_hash), log.index)
     return Unspent()
 
