@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from farthing.errors import NodeUnavailable
 from farthing.evm.logs import AUTHORIZATION_CANCELED_TOPIC, AUTHORIZATION_USED_TOPIC, TRANSFER_TOPIC
 from farthing.evm.node import NodeFailure
-from farthing.mechanisms.exact_evm import ExactEvmFacilitator
+from farthing.mechanisms.exact_evm import ExactEvmFacilitator, evidence
 from farthing.mechanisms.interface import Evidence, Spent, SpentOtherwise, Unspent
 
 FACE = ExactEvmFacilitator()
@@ -98,6 +98,19 @@ def test_F4_a_search_finds_the_same(logs: list[dict[str, Any]], expected: Eviden
     transfers = [each for each in logs if matches(each, [TRANSFER_TOPIC])]
     state = word(0 if isinstance(expected, Unspent) else 1)
     assert FACE.judge_evidence(SIGNED, (state, authorizations, transfers, word(0))) == expected
+
+
+def test_a_joined_receipt_is_read_once_for_all_of_its_payments(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    plain = evidence.read_log
+    monkeypatch.setattr(evidence, "read_log", lambda raw: read.append(raw) or plain(raw))
+    joined = receipt(used(0, payer=STRANGER), paid(1, payer=STRANGER), used(2), paid(3))
+    face = ExactEvmFacilitator()
+    for _ in range(3):
+        assert isinstance(face.judge_receipt(SIGNED, joined), Spent)
+    assert len(read) == 4
+    # Another receipt that is equal to it is another receipt.
+    assert face.judge_receipt(SIGNED, receipt(used(0, payer=STRANGER))) == Unspent()
 
 
 def test_a_failed_transaction_has_spent_nothing() -> None:

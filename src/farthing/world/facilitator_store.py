@@ -48,6 +48,7 @@ R = TypeVar("R")
 
 # SQLite takes 32,766 parameters a statement; questions about several payments go in slices of this size.
 _SLICE: Final = 500
+_SELECT_ONE_PAYMENT: Final = SELECT_PAYMENT + " WHERE p.payment_id = ?"
 
 _INSERT_PAYMENT: Final = """
 INSERT INTO payments (
@@ -97,7 +98,7 @@ class FacilitatorStore:
     def handlers(self) -> Mapping[type[Effect[Any]], Callable[[Any], Any]]:
         """Give the handlers for a `Performer`."""
         return {
-            FindRecord: self._reading(lambda at, effect: find_payment(at, effect.payment_id)),
+            FindRecord: self._find_record,
             FindRecords: self._reading(_find_records),
             FindRecordByTransaction: self._reading(_find_by_transaction),
             LoadBodies: self._reading(_load_bodies),
@@ -120,6 +121,11 @@ class FacilitatorStore:
             RecordChain: self._writing(record_chain),
         }
 
+    def _find_record(self, effect: FindRecord) -> PaymentRecord | None:
+        # Asked for three times a settlement.
+        rows = self.database.fetch(_SELECT_ONE_PAYMENT, (effect.payment_id,))
+        return read_payment(rows[0]) if rows else None
+
     def _reading(self, query: Callable[[sqlite3.Connection, E], R]) -> Callable[[E], R]:
         return lambda effect: self.database.read(lambda at: query(at, effect))
 
@@ -129,7 +135,7 @@ class FacilitatorStore:
 
 def find_payment(at: sqlite3.Connection, payment_id: str) -> PaymentRecord | None:
     """Find a payment by its id."""
-    row = at.execute(SELECT_PAYMENT + " WHERE p.payment_id = ?", (payment_id,)).fetchone()
+    row = at.execute(_SELECT_ONE_PAYMENT, (payment_id,)).fetchone()
     return None if row is None else read_payment(row)
 
 

@@ -69,6 +69,7 @@ class ExactEvmFacilitator:
         """
         self._networks = networks
         self._sender = sender
+        self._receipts = evidence.Receipts()
         self._factories = {network: _read_factories(network, listed) for network, listed in (factories or {}).items()}
 
     def read(self, payment: PaymentPayload) -> SignedPayment:
@@ -134,7 +135,7 @@ class ExactEvmFacilitator:
 
     def judge_receipt(self, signed: SignedPayment, receipt: dict[str, Any]) -> Evidence:
         """Judge one transaction receipt by its logs. Raises `NodeUnavailable` where it is none."""
-        return evidence.judge_receipt(_detail(signed), receipt)
+        return self._receipts.judge(_detail(signed), receipt)
 
     def evidence_calls(self, signed: SignedPayment, *, from_block: int) -> tuple[NodeCall, ...]:
         """Give the calls (one batch) that find out whether and by which transaction the right was spent."""
