@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bench.purchases import CHAIN_ID, OFFER
-from farthing.evm.calls import TRANSFER_WITH_AUTHORIZATION_VRS
+from farthing.evm.calls import MULTICALL3, TRANSFER_WITH_AUTHORIZATION_VRS
 from farthing.evm.keccak import keccak256
 from farthing.evm.logs import AUTHORIZATION_USED_TOPIC, TRANSFER_TOPIC
 from farthing.evm.node import AskNode, NodeCall, NodeFailure
@@ -56,7 +56,7 @@ class CannedFacilitator:
 
 
 class CannedChain:
-    """A node in the process: knows rich payers without code, and puts what it is sent into the next block.
+    """A node in the process: knows rich payers without code and Multicall3, and puts what it is sent into the next block.
 
     A block is made when somebody looks for the latest one and something waits. Its receipts have the logs that the
     token writes, read off the calldata, whether a transaction has one transfer in it or many.
@@ -69,7 +69,7 @@ class CannedChain:
         self._receipts: dict[str, dict[str, Any]] = {}
         self._answers: dict[str, Callable[[tuple[Any, ...]], Any]] = {
             "eth_chainId": lambda _: hex(CHAIN_ID),
-            "eth_getCode": lambda _: "0x",
+            "eth_getCode": lambda parameters: "0x60" if parameters[0].lower() == _MULTICALL3 else "0x",
             "eth_call": _call,
             "eth_estimateGas": lambda _: "0x15f90",
             "eth_getBlockByNumber": self._block,
@@ -138,6 +138,7 @@ class CannedChain:
 
 _TRANSFER = TRANSFER_WITH_AUTHORIZATION_VRS.hex()
 _USED, _MOVED = "0x" + AUTHORIZATION_USED_TOPIC.hex(), "0x" + TRANSFER_TOPIC.hex()
+_MULTICALL3 = "0x" + MULTICALL3.hex()
 _BALANCE_SELECTOR = "0x70a08231"
 _STATE_SELECTOR = "0xe94a0102"
 _RICH, _UNUSED = "0x" + (10**9).to_bytes(32, "big").hex(), "0x" + bytes(32).hex()
