@@ -261,9 +261,38 @@ def test_S10_more_offers_than_the_limit_are_refused() -> None:
     assert refused(lambda: codec.decode_payment_required(header(body))).path == "$.accepts"
 
 
-@pytest.mark.parametrize("field", ["amount", "maxTimeoutSeconds", "scheme", "payTo"])
+def test_lenient_an_offer_without_maxTimeoutSeconds_is_read_with_a_short_window() -> None:
+    odd = dict(PAYMENT["accepted"])
+    del odd["maxTimeoutSeconds"]
+    received = codec.decode_payment_required(header(json.dumps({**OFFER, "accepts": [odd]})))
+    (offer,) = received.offers
+    assert offer.requirements.max_timeout_seconds == codec.TIMEOUT_DEFAULT_SECONDS == 60
+    # What is echoed is what was offered, not what was made of it (decision 003).
+    assert json.loads(bytes(offer.raw)) == odd
+    # At the seller's own door nothing is made up.
+    assert refused(lambda: codec.decode_requirements_json(json.dumps(odd).encode())).path == "$.maxTimeoutSeconds"
+
+
+@pytest.mark.parametrize("more", [{}, {"maxAmountRequired": "10000"}, {"maxTimeoutSeconds": ...}])
+def test_lenient_an_offer_without_amount_is_named_and_passed_over(more: dict[str, Any]) -> None:
+    odd = {name: value for name, value in {**PAYMENT["accepted"], **more}.items() if value is not ...}
+    del odd["amount"]
+    received = codec.decode_payment_required(header(json.dumps({**OFFER, "accepts": [odd, PAYMENT["accepted"]]})))
+    assert [offer.index for offer in received.offers] == [1]
+    assert "no `amount`" in received.passed_over[0].why
+    assert "$.accepts[0].amount" in received.passed_over[0].why
+
+
+def test_lenient_nothing_else_is_forgiven_beside_a_missing_window() -> None:
+    odd = {**PAYMENT["accepted"], "amount": 10000}
+    del odd["maxTimeoutSeconds"]
+    received = codec.decode_payment_required(header(json.dumps({**OFFER, "accepts": [odd, "x", [], {}]})))
+    assert received.offers == ()
+    assert "$.accepts[0].amount" in received.passed_over[0].why
+
+
+@pytest.mark.parametrize("field", ["amount", "asset", "scheme", "payTo"])
 def test_one_unreadable_offer_spoils_none_beside_it(field: str) -> None:
-    """Leniency by name (PROTOCOL): offers without `amount` or `maxTimeoutSeconds` exist, and are passed over."""
     odd = dict(PAYMENT["accepted"])
     del odd[field]
     received = codec.decode_payment_required(header(json.dumps({**OFFER, "accepts": [odd, PAYMENT["accepted"], 7]})))
@@ -272,7 +301,7 @@ def test_one_unreadable_offer_spoils_none_beside_it(field: str) -> None:
     assert field in received.passed_over[0].why
 
 
-def test_extensions_without_a_schema_and_unknown_members_are_read() -> None:
+def test_lenient_extensions_without_a_schema_and_unknown_members_are_read() -> None:
     body = {
         **OFFER,
         "extensions": {"http-message-signatures": {"info": {"tags": ["web-bot-auth"]}}, "odd": 7},

@@ -33,6 +33,9 @@ OFFER_HEADER_MAX_BYTES = 8_192
 BODY_MAX_BYTES = 65_536
 # Offers nest four deep, JSON Schemas of extensions some ten more. Where Python's own stack ends depends on its version.
 NESTING_MAX = 64
+# What a buyer takes for the window of an offer that names none (`cloudflare:402` does not): the shortest that the
+# official packages ask for, since a window that is open for longer than needed is a risk.
+TIMEOUT_DEFAULT_SECONDS = 60
 
 T = TypeVar("T")
 
@@ -90,6 +93,7 @@ class _Envelope(msgspec.Struct, frozen=True, rename="camel"):
 
 
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _resource_decoder = msgspec.json.Decoder(ResourceInfo)
 
 
@@ -211,7 +215,7 @@ def decode_payment_required(header: str | bytes) -> ReceivedOffers:
     passed_over: list[PassedOver] = []
     for index, raw in enumerate(envelope.accepts):
         try:
-            requirements = decode_with(_requirements_decoder, raw, what="offer", at=f"$.accepts[{index}]")
+            requirements = _read_offer(raw, at=f"$.accepts[{index}]")
         except RemoteProtocolError as error:
             passed_over.append(PassedOver(index, str(error)))
         else:
@@ -227,6 +231,30 @@ def decode_payment_required(header: str | bytes) -> ReceivedOffers:
         extensions=envelope.extensions or {},
         error=envelope.error or "",
     )
+
+
+def _read_offer(raw: msgspec.Raw, *, at: str) -> PaymentRequirements:
+    """Read one offer, leniently where the field is lenient: one without `maxTimeoutSeconds` can still be paid."""
+    try:
+        return decode_with(_requirements_decoder, raw, what="offer", at=at)
+    except RemoteProtocolError:
+        members = _members_of(raw)
+        if members is None:
+            raise
+        if "amount" not in members:
+            message = "the offer has no `amount`: nothing says what it costs"
+            raise RemoteProtocolError(message, path=f"{at}.amount") from None
+        if "maxTimeoutSeconds" in members:
+            raise
+        members["maxTimeoutSeconds"] = msgspec.Raw(b"%d" % TIMEOUT_DEFAULT_SECONDS)
+        return decode_with(_requirements_decoder, _encoder.encode(members), what="offer", at=at)
+
+
+def _members_of(raw: msgspec.Raw) -> dict[str, msgspec.Raw] | None:
+    try:
+        return _members_decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 def decode_settlement(header: str | bytes) -> SettlementResponse:
