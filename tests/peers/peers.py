@@ -49,6 +49,10 @@ class Shop(msgspec.Struct):
     url: str = ""
     payee: str = ""
     served: int = 0
+    # What else happens while the work is done.
+    meanwhile: Callable[[], object] | None = None
+    # Where the shop is ours: the seller, whose books can be read.
+    seller: Any = None
     lock: Any = msgspec.field(default_factory=threading.Lock)
 
     @property
@@ -60,6 +64,8 @@ class Shop(msgspec.Struct):
         """The work."""
         with self.lock:
             self.served += 1
+        if self.meanwhile is not None:
+            self.meanwhile()
         return {"report": "fair and warm"}
 
 
@@ -82,11 +88,13 @@ def assert_paid(local: LocalServices, shop: Shop, *payers: Wallet) -> None:
 # Shops
 
 
-def our_shop(local: LocalServices, *, wsgi: bool, payment_flow: Any = "authorization") -> Shop:
-    """Our seller, in front of FastAPI or Flask."""
+def our_shop(
+    local: LocalServices, *, wsgi: bool, payment_flow: Any = "authorization", facilitator_url: str = ""
+) -> Shop:
+    """Our seller, in front of FastAPI or Flask; it settles with our facilitator unless told another's URL."""
     shop = Shop(payee=local.wallet().address)
 
-    facilitator = RemoteFacilitator(local.facilitator_url)
+    facilitator = RemoteFacilitator(facilitator_url or local.facilitator_url)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -102,6 +110,7 @@ def our_shop(local: LocalServices, *, wsgi: bool, payment_flow: Any = "authoriza
             store=local.path("seller.sqlite3"),
             networks=local.networks,
         )
+        shop.seller = seller
         local.at_end(seller.close)
         seller.price(f"GET {PATH}", PRICE, description="A report", payment_flow=payment_flow)
         if wsgi:
