@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from farthing.facilitator.store import PaymentRecord
 from farthing.protocol.facilitator import Settled
 from farthing.services.facilitator import watcher
 from farthing.services.facilitator.lane import Pace
@@ -71,3 +72,32 @@ def test_F5_more_transactions_than_one_look_asks_for_are_nobodys_fault(
         assert pyevm.balance(pyevm.payee) == 5 * AMOUNT
 
     asyncio.run(run())
+
+
+def test_F5_payments_that_cant_be_decided_yet_keep_no_others_waiting() -> None:
+    records = tuple(
+        PaymentRecord(
+            payment_id=f"pay_{at}",
+            state="in_batch",
+            scheme="exact",
+            network="eip155:1",
+            asset="0xToken",
+            payer="0xPayer",
+            pay_to="0xPayee",
+            amount=1,
+            valid_before=1,
+            fingerprint="f",
+            requirements_print="r",
+            created_at=at,
+            recorded_block=1,
+            gas_limit=1,
+        )
+        for at in range(7)
+    )
+    judged: dict[str, int] = {}
+    asked: list[str] = []
+    for look in range(1, 5):
+        chosen = [record.payment_id for record in watcher.in_turn(records, judged, 2)]
+        asked += chosen
+        judged.update(dict.fromkeys(chosen, look))
+    assert asked == [f"pay_{at}" for at in (0, 1, 2, 3, 4, 5, 6, 0)]

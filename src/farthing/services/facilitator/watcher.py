@@ -5,7 +5,7 @@ It follows payments by their identity: our own transaction's receipt is only the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -80,8 +80,8 @@ class Watcher:
         # Nonces that the chain counts as used without a receipt of ours, and the height at which that showed first.
         self._suspects: dict[int, int] = {}
         self._finality_at = 0
-        # The lingering payments that the last look asked for.
-        self._judged: set[str] = set()
+        # The lingering payments by the look that asked for them last.
+        self._judged: dict[str, int] = {}
 
     async def run(self) -> None:
         """Look until the lane is closed: often while something is pending, seldom otherwise."""
@@ -196,9 +196,11 @@ class Watcher:
         fresh = tuple(each for each in fresh if each.state == IN_BATCH and each.wallet == lane.wallet)
         lane.lingering.update({record.payment_id: record for record in fresh})
         # All of them again where there is a new block, or one that was not judged yet.
-        waiting = tuple(lane.lingering.values()) if news or lane.lingering.keys() - self._judged else fresh
-        records = [record for record in waiting if record.state == IN_BATCH][:EVIDENCE_MAX]
-        self._judged = {record.payment_id for record in records}
+        waiting = tuple(lane.lingering.values()) if news or lane.lingering.keys() - self._judged.keys() else fresh
+        records = in_turn((record for record in waiting if record.state == IN_BATCH), self._judged, EVIDENCE_MAX)
+        look = max(self._judged.values(), default=0) + 1
+        self._judged = {each: at for each, at in self._judged.items() if each in lane.lingering}
+        self._judged.update((record.payment_id, look) for record in records)
         if not records:
             return
         members = await lane.members(record.payment_id for record in records)
@@ -351,6 +353,11 @@ class Watcher:
             lane.metrics.lost.labels(lane.network).inc(len(lost))
             await self._submitter.reload()
             lane.work.set()
+
+
+def in_turn(records: Iterable[PaymentRecord], judged: Mapping[str, int], count_max: int) -> tuple[PaymentRecord, ...]:
+    """Give those that were asked for longest ago: what can't be decided yet keeps nobody else waiting."""
+    return tuple(sorted(records, key=lambda record: judged.get(record.payment_id, 0))[:count_max])
 
 
 def _first(entries: Iterable[OutboxEntry], receipts_max: int) -> list[OutboxEntry]:
