@@ -124,6 +124,11 @@ def test_payments_that_wait_together_share_one_transaction(world: Any, eventuall
                 (gas,) = service.books.totals("gas").values()
                 assert gas == 10 * 10**18 - world.devnet.eth_balance(world.wallet.address)
                 assert sum(service.books.balances().values()) == 0
+                # The transaction is the name of none of them.
+                assert await service.find(outcomes[0].response.transaction) is None
+                status = await service.find(payments[0].payment_id)
+                assert status is not None
+                assert status.transaction == outcomes[0].response.transaction
                 log_indexes = {each.log_index for each in service.books.payments()}
                 assert len(log_indexes) == 5
         assert world.balance(world.payee) == 5 * AMOUNT

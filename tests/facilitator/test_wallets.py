@@ -84,9 +84,7 @@ def test_F5_two_processes_with_two_wallets_share_the_work(pyevm: Any, eventually
     assert min(count(pyevm, each) for each in wallets) >= 1
 
 
-def test_a_wallet_without_gas_leaves_the_work_to_the_other(
-    pyevm: Any, eventually: Any, new_party: Any
-) -> None:
+def test_a_wallet_without_gas_leaves_the_work_to_the_other(pyevm: Any, eventually: Any, new_party: Any) -> None:
     wallets = [new_party(), new_party()]
     config = with_wallets(pyevm, wallets)
 

@@ -12,8 +12,6 @@ from farthing.evm.node import NodeCall, NodeFailure
 from farthing.facilitator.store import Mined
 
 _HASH_SIZE_BYTES: Final = 32
-# An address as a topic: twelve zero bytes before it.
-_ADDRESS_PAD: Final = "0x" + "0" * 24
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -38,35 +36,6 @@ class Receipt(msgspec.Struct, frozen=True):
     def mined(self, nonce: int) -> Mined:
         """The receipt as the store takes it."""
         return Mined(nonce, self.transaction, self.block_number, self.block_hash, self.gas_used, self.gas_price)
-
-
-class ReceiptByPayer:
-    """A receipt as one payer's mechanism needs it: with the logs that name the payer in a topic.
-
-    A joined transaction has two logs a payment; read whole for each of them, they would be read a hundred times.
-    """
-
-    def __init__(self, receipt: Receipt) -> None:
-        """Sort the logs by what their topics name."""
-        self._receipt = receipt
-        self._logs: dict[str, list[Any]] = {}
-        logs: Any = receipt.raw.get("logs")
-        self._whole = not (isinstance(logs, list) and all(map(_has_topics, logs)))
-        for log in () if self._whole else logs:
-            for topic in {each.lower() for each in log["topics"]}:
-                self._logs.setdefault(topic, []).append(log)
-
-    def of(self, payer: str) -> Receipt:
-        """The receipt with the logs about `payer` (an address); whole where the logs are not as they should be."""
-        if self._whole:
-            return self._receipt
-        logs = self._logs.get(_ADDRESS_PAD + payer[2:].lower(), [])
-        return msgspec.structs.replace(self._receipt, raw={**self._receipt.raw, "logs": logs})
-
-
-def _has_topics(log: Any) -> bool:
-    topics = log.get("topics") if isinstance(log, dict) else None
-    return isinstance(topics, list) and all(isinstance(each, str) for each in topics)
 
 
 def block_call(which: int | str) -> NodeCall:

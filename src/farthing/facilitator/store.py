@@ -66,7 +66,7 @@ class FindRecord(Effect["PaymentRecord | None"], frozen=True):
 
 
 class FindRecordByTransaction(Effect["PaymentRecord | None"], frozen=True):
-    """Find the payment that a transaction hash settled, or is to settle."""
+    """Find the payment that a transaction hash settled, or is to settle: the only one. None where it has several."""
 
     transaction: str
 

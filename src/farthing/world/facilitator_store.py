@@ -70,6 +70,12 @@ UPDATE payments SET claimant = '', claim_until = 0 WHERE payment_id = ? AND clai
 """
 _TELL: Final = "UPDATE payments SET told = 1 WHERE payment_id = ? AND claimant = ? AND state IN ('confirmed', 'final')"
 
+_COUNT_MEMBERS: Final = """
+SELECT count(*) FROM transaction_versions v
+JOIN transaction_members m ON m.network = v.network AND m.wallet = v.wallet AND m.nonce = v.nonce
+WHERE v.hash = ?
+"""
+
 # Of a wallet that nobody works with: it was stopped, or taken out of the configuration, or its process is gone.
 _ORPHANED: Final = """
 (p.wallet <> ? AND NOT EXISTS (
@@ -150,15 +156,19 @@ def _find_records(at: sqlite3.Connection, effect: FindRecords) -> tuple[PaymentR
 
 
 def _find_by_transaction(at: sqlite3.Connection, effect: FindRecordByTransaction) -> PaymentRecord | None:
-    row = at.execute(SELECT_PAYMENT + " WHERE p.transaction_hash = ?", (effect.transaction,)).fetchone()
-    if row is None:
-        row = at.execute(
+    # A transaction of several payments, ours or somebody else's, is the name of none of them: whoever asks for its own,
+    # which may have failed in it, must not be told of another's.
+    if at.execute(_COUNT_MEMBERS, (effect.transaction,)).fetchone() > (1,):
+        return None
+    rows = at.execute(SELECT_PAYMENT + " WHERE p.transaction_hash = ? LIMIT 2", (effect.transaction,)).fetchall()
+    if not rows:
+        rows = at.execute(
             SELECT_PAYMENT
             + " JOIN transaction_versions v ON v.network = p.network AND v.wallet = p.wallet AND v.nonce = p.nonce"
             " WHERE v.hash = ?",
             (effect.transaction,),
-        ).fetchone()
-    return None if row is None else read_payment(row)
+        ).fetchall()
+    return read_payment(rows[0]) if len(rows) == 1 else None
 
 
 def _load_bodies(at: sqlite3.Connection, effect: LoadBodies) -> dict[str, PaymentBody]:

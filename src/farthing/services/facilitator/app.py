@@ -177,7 +177,10 @@ class _App:
         name: str = request.path_params["name"]
         status = await self._service.find(name) if len(name) <= NAME_MAX_CHARS else None
         if status is None:
-            detail = "No payment of this id, and no settlement by this transaction, is on record here."
+            detail = (
+                "No payment of this id, and no settlement of one payment by this transaction, is on record here. "
+                "Those that share a transaction are asked for by their payment ids."
+            )
             raise _Refused("not-found", detail)
         return Response(encode_json(status), media_type=JSON)
 

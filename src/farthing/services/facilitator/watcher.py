@@ -14,7 +14,6 @@ from farthing.errors import FarthingError, NodeUnavailable
 from farthing.facilitator.chain import (
     Head,
     Receipt,
-    ReceiptByPayer,
     block_call,
     count_call,
     read_count,
@@ -157,12 +156,11 @@ class Watcher:
                 self._below_depth(entry, receipt, seen)
                 continue
             seen.finished.append(receipt.mined(entry.nonce))
-            by_payer = ReceiptByPayer(receipt)
             for payment_id in entry.members:
                 member = members.get(payment_id)
                 confirmed = None
                 if member is not None:
-                    confirmed = judge_own(member.face, member.signed, payment_id, by_payer.of(member.signed.payer))
+                    confirmed = judge_own(member.face, member.signed, payment_id, receipt)
                 if confirmed is not None:
                     seen.confirmed.append(confirmed)
                 else:
