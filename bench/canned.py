@@ -1,4 +1,4 @@
-"""What stands in for the rest of the world in a bench: a facilitator, a chain and a store that answer in the process."""
+"""What stands in for the rest of the world in a bench: facilitator, chain and store that answer in the process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from farthing.protocol.messages import (
     SupportedResponse,
     VerifyResponse,
 )
-
-from farthing.seller.store import Advance, Claimed, FetchResponse, Known, LookUp, MakeClaim, MarkDelivered
 from farthing.seller.states import State
+from farthing.seller.store import Advance, Claimed, FetchResponse, Known, LookUp, MakeClaim, MarkDelivered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +52,11 @@ class CannedFacilitator:
     async def find(self, payment_id: str) -> PaymentStatus | None:
         """Nothing is ever lost here."""
         del payment_id
+        return None
 
 
 class CannedChain:
-    """A node in the process: knows rich payers without code and Multicall3, and puts what it is sent into the next block.
+    """A node in the process: knows rich payers without code, and Multicall3; what it is sent is in the next block.
 
     A block is made when somebody looks for the latest one and something waits. Its receipts have the logs that the
     token writes, read off the calldata, whether a transaction has one transfer in it or many.

@@ -1,8 +1,8 @@
 """`http_paid_verified`: paid requests a second on one core with everything real in one process but the node.
 
-The facilitator verifies, and keeps its outbox on disk: each settlement's transaction is signed, stored, broadcast to the
-canned node and confirmed by its logs. The seller's claim and outcome are on disk too. The official package's facilitator
-verifies and keeps nothing, and its transactions need not even be signed here.
+The facilitator verifies, and keeps its outbox on disk: the transactions of settlements are signed, stored, broadcast to
+the canned node and confirmed by its logs. The seller's claim and outcome are on disk too. The official package's
+facilitator verifies and keeps nothing, and its transactions need not even be signed here.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def run() -> list[Figure]:
                 "stored": serve("bench.apps", "verified"),
                 "unstored": serve("bench.apps", "verified_unstored"),
                 "official": serve("bench.official_apps", "official_verified", BACKENDS["native"]),
-                "official with coincurve": serve(
-                    "bench.official_apps", "official_verified", BACKENDS["coincurve"]
-                ),
+                "official with coincurve": serve("bench.official_apps", "official_verified", BACKENDS["coincurve"]),
             }
         )
     notes = (to_note(found, "bare"), f"fsync p50 {fsync_microseconds():.0f} µs")

@@ -1,4 +1,4 @@
-"""`http_unpaid`: how many 402s a second one core answers, against the bare route that gives the resource for nothing."""
+"""`http_unpaid`: how many 402s a second one core answers, against the bare route that gives it for nothing."""
 
 from __future__ import annotations
 

@@ -50,9 +50,7 @@ def packages(requirement: str) -> set[str]:
 
 
 def _once(what: str) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", _TIMED.format(what=what)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", _TIMED.format(what=what)], capture_output=True, text=True, check=True)
     return float(done.stdout) * 1e3
 
 

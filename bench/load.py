@@ -7,6 +7,7 @@ it gets would be slower than the servers that are measured.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from typing import TYPE_CHECKING
@@ -94,9 +95,8 @@ async def _send_all(port: int, requests: Sequence[bytes], status: int, connectio
     over: list[asyncio.Future[None]] = []
     for _ in range(min(connections, len(requests))):
         done: asyncio.Future[None] = loop.create_future()
-        _, connection = await loop.create_connection(
-            lambda done=done: _Connection(waiting, status, done), "127.0.0.1", port
-        )
+        connection = _Connection(waiting, status, done)
+        await loop.create_connection(functools.partial(_same, connection), "127.0.0.1", port)
         opened.append(connection)
         over.append(done)
     before = time.perf_counter()
@@ -111,6 +111,10 @@ async def _send_all(port: int, requests: Sequence[bytes], status: int, connectio
             connection.close()
 
 
+def _same(connection: _Connection) -> _Connection:
+    return connection
+
+
 def request_bytes(path: str, payment: str = "") -> bytes:
     """Write a GET as a program sends it; `payment` is the value of PAYMENT-SIGNATURE."""
     head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\nUser-Agent: bench\r\n"
@@ -119,5 +123,5 @@ def request_bytes(path: str, payment: str = "") -> bytes:
 
 def post_bytes(path: str, body: bytes) -> bytes:
     """Write a POST of JSON."""
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode("ascii") + body
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body

@@ -134,7 +134,7 @@ def run(*, rounds: int = ROUNDS_MIN, at_once: int = AT_ONCE, one_by_one: int = O
             target_is="ratio to official",
             notes=(
                 f"{at_once} at once against one by one; {checked} transfers checked on the chain, none lost",
-                f"CPU of a payment in the facilitator: ours {cpu['ours']:.0f} µs, official {cpu['official']:.0f} µs; "
+                f"CPU of a payment in the facilitator: ours {cpu['ours']:.0f} µs, official {cpu['official']:.0f} µs",
                 f"fsync p50 {fsync_microseconds():.0f} µs",
             ),
         )
@@ -150,5 +150,3 @@ def _anvil() -> str:
         message = "There is no anvil: put it on the PATH, or run the tests once, which install it in tests/node."
         raise FileNotFoundError(message)
     return program
-
-

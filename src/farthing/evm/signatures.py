@@ -40,7 +40,7 @@ class KeyInvalid(FarthingError, ValueError):
 
 
 # Where seller and facilitator are one process, one payment's signature is asked about three times within a second, and
-# recovery is the dearest step of all. It is a function of what is asked; some two hundred kilobytes remember these many.
+# recovery is the dearest step of all. It is a function of what is asked; a few hundred kilobytes remember so many.
 RECOVERED_MAX: Final = 1_024
 
 

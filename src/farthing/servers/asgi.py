@@ -26,7 +26,7 @@ from farthing.servers.held import HeldBody, ResponseTooLarge, body_of, body_size
 from farthing.servers.keeping import keep_running
 from farthing.servers.marks import Passed, current
 from farthing.servers.seller import Seller
-from farthing.servers.unpaid import UnpaidAnswers
+from farthing.servers.unpaid import Asked, UnpaidAnswers
 
 T = TypeVar("T")
 
@@ -79,11 +79,10 @@ class PaymentMiddleware:
 
     async def _priced(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = self._unpaid.asked(scope)
-        known = None if asked is None else self._unpaid.find(asked)
-        if known is not None:
-            await send({"type": "http.response.start", "status": known.status, "headers": list(known.headers)})
-            await send({"type": "http.response.body", "body": known.body, "more_body": False})
-            return
+        if asked is None or not await self._unpaid.sent(asked, send):
+            await self._judged(scope, receive, send, asked)
+
+    async def _judged(self, scope: Scope, receive: Receive, send: Send, asked: Asked | None) -> None:
         pairs = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
         headers = dict(pairs)
         path, root_path = scope["path"], scope.get("root_path", "")
@@ -118,8 +117,7 @@ class PaymentMiddleware:
         admitting = self.seller.admit(request, servable=match.servable)
         verdict = await (self._uncut(admitting, _orphaned_verdict) if payments else self.drive(admitting))
         if isinstance(verdict, Refuse):
-            if asked is not None:
-                self._unpaid.keep(asked, match.route, verdict.answer)
+            self._unpaid.keep(asked, match.route, verdict.answer)
             await _send_answer(send, verdict.answer, head=method == "HEAD")
         elif isinstance(verdict, Deliver):
             await self._deliver(verdict, receive, send)

@@ -6,7 +6,7 @@ request gets the same bytes. Whoever brings a payment, asks for another method o
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -21,7 +21,7 @@ from farthing.servers.seller import OVERRIDE_HEADERS
 _REMEMBERED_MAX: Final = 256
 _ADDRESS_MAX_CHARS: Final = 512
 
-_Asked: TypeAlias = tuple[str, str, str, bytes]
+Asked: TypeAlias = tuple[str, str, str, bytes]
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -39,9 +39,9 @@ class UnpaidAnswers:
         """Remember nothing yet."""
         self._routes = routes
         self._version = routes.version
-        self._answers: dict[_Asked, Remembered] = {}
+        self._answers: dict[Asked, Remembered] = {}
 
-    def asked(self, scope: MutableMapping[str, Any]) -> _Asked | None:
+    def asked(self, scope: MutableMapping[str, Any]) -> Asked | None:
         """Say what a request asks for; None where more than that decides its answer."""
         for name, value in scope["headers"]:
             lower = name.lower()
@@ -52,16 +52,22 @@ class UnpaidAnswers:
             return None
         return scope["method"], path, scope.get("root_path", ""), query
 
-    def find(self, asked: _Asked) -> Remembered | None:
-        """Give the answer, where it is remembered."""
+    async def sent(self, asked: Asked, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> bool:
+        """Send the answer, where it is remembered."""
         if self._version != self._routes.version:
             self._answers.clear()
             self._version = self._routes.version
-        return self._answers.get(asked)
+        found = self._answers.get(asked)
+        if found is None:
+            return False
+        # A copy: what stands before the door may add to the headers that it gets.
+        await send({"type": "http.response.start", "status": found.status, "headers": list(found.headers)})
+        await send({"type": "http.response.body", "body": found.body, "more_body": False})
+        return True
 
-    def keep(self, asked: _Asked, route: Route, answer: Answer) -> None:
+    def keep(self, asked: Asked | None, route: Route, answer: Answer) -> None:
         """Remember an answer, where it will be the same the next time: an offer at fixed prices."""
-        if answer.status != STATUS_PAYMENT_REQUIRED or any(way.fixed is None for way in route.ways):
+        if asked is None or answer.status != STATUS_PAYMENT_REQUIRED or any(way.fixed is None for way in route.ways):
             return
         if self._version != self._routes.version:
             return  # a route was priced while this was being answered
