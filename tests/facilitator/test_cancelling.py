@@ -26,6 +26,15 @@ def versions(world: Any) -> list[tuple[int, int, int]]:
         at.close()
 
 
+def hashes(world: Any) -> list[str]:
+    """The hashes of all versions."""
+    at = sqlite3.connect(world.folder / "facilitator.sqlite3")
+    try:
+        return [hash_ for (hash_,) in at.execute("SELECT hash FROM transaction_versions")]
+    finally:
+        at.close()
+
+
 def test_a_cancellation_offers_more_than_what_it_replaces_up_to_twice_the_cap() -> None:
     caps = FeeCaps(max_fee_per_gas=100, priority_fee_per_gas=1)
     fees = Fees(100, 10)
@@ -65,6 +74,39 @@ def test_at_the_fee_cap_it_is_cancelled_where_the_operator_said_so_and_settled_a
         signed = versions(pyevm)
         assert all(fee <= 100 * GWEI for _, cancels, fee in signed if not cancels)
         assert all(fee <= CANCEL_CAP_FACTOR * 100 * GWEI for _, _, fee in signed)
+        assert pyevm.balance(pyevm.payee) == AMOUNT
+        assert int(pyevm.devnet.rpc("eth_getTransactionCount", pyevm.wallet.address, "latest"), 16) == 2
+
+    asyncio.run(run())
+
+
+def test_F2_a_cancellation_that_was_stored_and_not_sent_is_sent_by_the_next_process(
+    pyevm: Any, eventually: Any
+) -> None:
+    async def run() -> None:
+        payment = pyevm.payment()
+        pyevm.devnet.set_automine(enabled=False)
+        try:
+            pace = Pace(stuck_seconds=0, work_seconds=0.01)
+            async with pyevm.service(pace=pace, cancel_at_fee_cap=True) as service:
+                (lane,) = service.lanes
+                settling = asyncio.create_task(service.settle(*payment, idempotency_key="k"))
+                await eventually(lambda: [each.state for each in lane.entries.values()] == ["cancelling"])
+                await eventually(lambda: _pooled_is_cancellation(pyevm, lane))
+                (entry,) = lane.entries.values()
+            assert isinstance(await settling, Unknown)
+            # As if it had never been sent.
+            for hash_ in hashes(pyevm):
+                pyevm.devnet.rpc("anvil_dropTransaction", hash_)
+            assert not any(pyevm.devnet.rpc("eth_getTransactionByHash", hash_) for hash_ in hashes(pyevm))
+        finally:
+            pyevm.devnet.set_automine(enabled=True)
+        async with pyevm.service() as service:
+            await eventually(lambda: service.books.payments(state="confirmed"))
+            assert isinstance(await service.settle(*payment, idempotency_key="k"), Settled)
+            (record,) = service.books.payments()
+            assert (record.attempts, record.nonce) == (1, 1)
+        assert entry.nonce == 0
         assert pyevm.balance(pyevm.payee) == AMOUNT
         assert int(pyevm.devnet.rpc("eth_getTransactionCount", pyevm.wallet.address, "latest"), 16) == 2
 
