@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farthing.evm.abi import pack_address
 from farthing.evm.addresses import parse_address
 from farthing.evm.calls import (
     MULTICALL3,
@@ -27,6 +28,7 @@ from farthing.facilitator.joining import JOINED_GAS_MAX, group, settling_call
 from farthing.facilitator.store import PaymentRecord
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
 from farthing.protocol.facilitator import Refused, Settled
+from farthing.services.devnet.contracts import load_contract
 from farthing.services.facilitator import FacilitatorService
 
 AMOUNT = 12_345
@@ -89,15 +91,15 @@ def transactions(world: Any) -> list[tuple[int, int]]:
         at.close()
 
 
-def send(world: Any, key: Any, to: str, data: bytes, *, tip_wei: int = GWEI) -> str:
+def send(world: Any, key: Any, to: str | None, data: bytes, *, tip_wei: int = GWEI, gas_limit: int = 200_000) -> str:
     """Send somebody else's transaction."""
     transaction = Transaction(
         chain_id=world.devnet.chain_id,
         nonce=int(world.devnet.rpc("eth_getTransactionCount", key.address, "latest"), 16),
         max_priority_fee_per_gas=tip_wei,
         max_fee_per_gas=100 * GWEI,
-        gas_limit=200_000,
-        to=parse_address(to),
+        gas_limit=gas_limit,
+        to=b"" if to is None else parse_address(to),
         data=data,
     )
     return str(world.devnet.rpc("eth_sendRawTransaction", "0x" + transaction.sign(key).raw.hex()))
@@ -212,6 +214,36 @@ def test_a_payment_whose_call_failed_is_tried_again_alone(
                 (again,) = (each for each in service.books.payments() if each.payment_id == late.payment_id)
                 assert (again.attempts, again.nonce) == (1, 1)
         assert transactions(pyevm) == [(0, 3), (1, 1)]
+        assert pyevm.balance(pyevm.payee) == 3 * AMOUNT
+
+    asyncio.run(run())
+
+
+def test_F6_a_payer_with_code_goes_alone_beside_the_others(
+    pyevm: Any, eventually: Any, held_wallet: Any, new_party: Any
+) -> None:
+    owner = new_party()
+    pyevm.devnet.faucet(owner.address, eth=1)
+    init_code = bytes.fromhex(load_contract("Wallet").init_code[2:]) + pack_address(parse_address(owner.address))
+    deployed = pyevm.devnet.wait_for_receipt(send(pyevm, owner.key, None, init_code, gas_limit=2_000_000))
+    contract = deployed["contractAddress"]
+    pyevm.devnet.faucet(contract, usdc=1)
+
+    async def run() -> None:
+        theirs = pyevm.payment(payer=owner, from_=parse_address(contract))
+        with held_wallet(pyevm) as let_go:
+            async with pyevm.service() as service:
+                calls = begin(service, [pyevm.payment(), theirs, pyevm.payment()])
+                await eventually(lambda: len(service.books.payments(state="received")) == 3)
+                let_go()
+                outcomes = await asyncio.gather(*calls)
+                assert all(isinstance(each, Settled) for each in outcomes), outcomes
+                records = {each.payment_id: each for each in service.books.payments()}
+                assert [each.alone for each in records.values()].count(True) == 1
+                assert records[theirs.payment_id].alone
+                shared = [each.nonce for each in records.values()].count(records[theirs.payment_id].nonce)
+                assert shared == 1
+        assert sorted(count for _, count in transactions(pyevm)) == [1, 2]
         assert pyevm.balance(pyevm.payee) == 3 * AMOUNT
 
     asyncio.run(run())
