@@ -31,6 +31,11 @@ _BALANCE_OR_NONCE_WORDS = ("exceeds balance", "insufficientbalance", "is used", 
 # What tokens say of a signature: USDC and its descendants, OpenZeppelin's ECDSA, Bridged USDC's custom errors.
 _SIGNATURE_WORDS = ("invalid signature", "invalidsignature", "signermismatch")
 
+# Gas for simulating a stranger's code: several times what is ever paid for, and a bound on what a node does for junk.
+SIMULATED_WALLET_GAS_MAX: Final = 2_000_000
+# What geth, Erigon, Nethermind and anvil say where that is too little.
+_GAS_WORDS = ("out of gas", "outofgas", "gas required exceeds")
+
 # Gas that a transfer may take beyond the estimate, by a state that changes in between: a quarter.
 _GAS_MARGIN_DIVISOR: Final = 4
 
@@ -54,12 +59,14 @@ class ChainFacts(msgspec.Struct, frozen=True):
     factory_failed: bool = False
 
 
-def chain_calls(signed: SignedPayment, calldata: bytes, *, sender: str | None, asks_gas: bool) -> tuple[NodeCall, ...]:
+def chain_calls(
+    signed: SignedPayment, calldata: bytes, *, sender: str | None, asks_gas: bool, gas_max: int | None = None
+) -> tuple[NodeCall, ...]:
     """The batch: chain id, the payer's code, balance, nonce, the simulated payment, the latest block (and the gas)."""
     # The identity is text already: the calls about it are put together from text.
     _, token, payer, nonce = signed.identity.parts
     payer_word = _PAD + payer[2:]
-    payment = _request(token, calldata, sender)
+    payment = _request(token, calldata, sender, gas_max)
     calls = (
         _CHAIN_ID,
         NodeCall("eth_getCode", (payer, "latest")),
@@ -76,20 +83,22 @@ def wallet_calls(signed: SignedPayment, wallet: WalletPayment, *, sender: str | 
 
     Whether the wallet is there shows in the same batch, so that both ways are asked for.
     """
-    calls = chain_calls(signed, wallet.call.calldata, sender=sender, asks_gas=True)
+    calls = chain_calls(signed, wallet.call.calldata, sender=sender, asks_gas=True, gas_max=SIMULATED_WALLET_GAS_MAX)
     if wallet.deploying is None or wallet.rehearsal is None:
         return calls
-    return (
-        *calls,
-        NodeCall("eth_call", (_request(wallet.rehearsal.to, wallet.rehearsal.calldata, sender), "latest")),
-        NodeCall("eth_estimateGas", (_request(wallet.deploying.to, wallet.deploying.calldata, sender),)),
+    rehearsal, deploying = (
+        _request(each.to, each.calldata, sender, SIMULATED_WALLET_GAS_MAX)
+        for each in (wallet.rehearsal, wallet.deploying)
     )
+    return (*calls, NodeCall("eth_call", (rehearsal, "latest")), NodeCall("eth_estimateGas", (deploying,)))
 
 
-def _request(to: str, calldata: bytes, sender: str | None) -> dict[str, str]:
+def _request(to: str, calldata: bytes, sender: str | None, gas_max: int | None) -> dict[str, str]:
     request = {"to": to, "data": write_data(calldata)}
     if sender is not None:
         request["from"] = sender
+    if gas_max is not None:
+        request["gas"] = hex(gas_max)
     return request
 
 
@@ -103,6 +112,7 @@ _EMPTY = "0x"
 
 def read_wallet_facts(detail: ExactDetail, answers: tuple[Any, ...], wallet: WalletPayment) -> ChainFacts:
     """Read the answers to `wallet_calls`: those about the deployment count where the payer has no code."""
+    answers = tuple(map(_out_of_gas, answers))
     plain, more = answers[:_CALLS_WITH_GAS], answers[_CALLS_WITH_GAS:]
     facts = read_facts(detail, plain, asks_gas=True)
     expected = 0 if wallet.rehearsal is None else 2
@@ -117,12 +127,21 @@ def read_wallet_facts(detail: ExactDetail, answers: tuple[Any, ...], wallet: Wal
     )
 
 
+def _out_of_gas(answer: Any) -> Any:
+    """Take a call that found our bound of gas too small for one that was refused: it is the wallet's doing."""
+    if isinstance(answer, NodeFailure) and _says(answer.message, _GAS_WORDS):
+        return NodeFailure(_REVERTED_CODE, answer.message)
+    return answer
+
+
 def _rehearsed(answer: Any) -> tuple[bool, NodeFailure | None]:
     """What became of the factory's call, and of the payment after it, as a simulation of its own would have said it."""
     if isinstance(answer, NodeFailure):
         if is_revert(answer):
             return True, answer
         raise NodeUnavailable(_failed(answer))
+    if answer == _EMPTY:
+        return True, NodeFailure(_REVERTED_CODE, "there is no Multicall3 on this network")
     try:
         results = read_aggregate3(read_data(answer))
     except AbiInvalid as error:
