@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -126,7 +126,7 @@ def _verified(folder: Path, *, store_response: bool) -> Any:
     seller = priced_seller(folder, facilitator, store_response=store_response)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         async with facilitator:
             yield
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from types import TracebackType
 
 # Who listens for so many connections at once loses none of a round's.
@@ -33,7 +33,7 @@ def cores() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
+def on_core(core: int) -> Generator[None]:
     """Keep this process on one core, where the system can."""
     if not hasattr(os, "sched_setaffinity"):
         yield
