@@ -85,7 +85,7 @@ def pay_as(
     market: Market, payer: str, *, key: PrivateKey | None = None, wrapped: WrappedSignature | None = None
 ) -> PreparedPayment:
     """Pay from `payer`, signed by `key` (the buyer's by default), in a wrapper where one is given."""
-    made = market.pay(payer=payer, key=key)
+    made: PreparedPayment = market.pay(payer=payer, key=key)
     if wrapped is None:
         return made
     detail = made.signed.detail

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.errors import NodeUnavailable
-from farthing.evm.logs import AUTHORIZATION_CANCELED_TOPIC, AUTHORIZATION_USED_TOPIC, TRANSFER_TOPIC
+from farthing.evm.logs import AUTHORIZATION_CANCELED_TOPIC, AUTHORIZATION_USED_TOPIC, TRANSFER_TOPIC, read_log
 from farthing.evm.node import NodeFailure
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator, evidence
 from farthing.mechanisms.interface import Evidence, Spent, SpentOtherwise, Unspent
@@ -102,8 +102,12 @@ def test_F4_a_search_finds_the_same(logs: list[dict[str, Any]], expected: Eviden
 
 def test_a_joined_receipt_is_read_once_for_all_of_its_payments(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
-    plain = evidence.read_log
-    monkeypatch.setattr(evidence, "read_log", lambda raw: read.append(raw) or plain(raw))
+
+    def reading(raw: Any) -> Any:
+        read.append(raw)
+        return read_log(raw)
+
+    monkeypatch.setattr(evidence, "read_log", reading)
     joined = receipt(used(0, payer=STRANGER), paid(1, payer=STRANGER), used(2), paid(3))
     face = ExactEvmFacilitator()
     for _ in range(3):
