@@ -16,7 +16,7 @@ import msgspec
 
 from bench.figure import Figure
 from bench.purchases import OFFER, key, purchases
-from bench.settle import _anvil
+from bench.settle import anvil_program
 from farthing.evm.signatures import PrivateKey
 from farthing.facilitator.store import AcquireLease, ReleaseLease
 from farthing.protocol.codec import decode_payment_json
@@ -47,7 +47,7 @@ def run(*, payers: int = PAYERS) -> list[Figure]:
     """Measure. Each payer, and the payee, has dollars before and after: no slot is written for the first time."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farthing-bench-")))
-        devnet = stack.enter_context(start_devnet("anvil", anvil_program=_anvil()))
+        devnet = stack.enter_context(start_devnet("anvil", anvil_program=anvil_program()))
         wallet = PrivateKey(_WALLET_SECRET)
         devnet.faucet(wallet.address, eth=100)
         devnet.faucet(_PAYEE, usdc=1)

@@ -100,7 +100,7 @@ def _body(payment_json: bytes, offer: PaymentRequirements) -> bytes:
 
 def run(*, rounds: int = ROUNDS_MIN, at_once: int = AT_ONCE, one_by_one: int = ONE_BY_ONE) -> list[Figure]:
     """Measure; nothing where there is no anvil."""
-    program = _anvil()
+    program = anvil_program()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farthing-bench-")))
         with on_core(cores()[1]):
@@ -141,7 +141,8 @@ def run(*, rounds: int = ROUNDS_MIN, at_once: int = AT_ONCE, one_by_one: int = O
     ]
 
 
-def _anvil() -> str:
+def anvil_program() -> str:
+    """Find anvil, on the PATH or among the packages of the tests. Raises `FileNotFoundError`."""
     program = find_anvil()
     if program is None:
         found = sorted((Path(__file__).parent.parent / _ANVIL_PLACE).glob("node_modules/@foundry-rs/anvil-*/bin/anvil"))
