@@ -14,7 +14,7 @@ from farthing.services.facilitator.config import signers_of
 from farthing.services.facilitator.lane import Pace
 
 AMOUNT = 12_345
-PACE = Pace(lease_seconds=1, work_seconds=0.05)
+PACE = Pace(lease_seconds=3, work_seconds=0.05)
 
 
 def with_wallets(world: Any, parties: list[Any]) -> str:

@@ -96,8 +96,8 @@ class Submitter:
         if now_seconds < (self._rest_until if lane.lease is None else self._renew_at):
             return
         until = now_seconds + lane.pace.lease_seconds
-        others = any(sibling.lease is not None for sibling in lane.siblings)
-        lease = await lane.perform(AcquireLease(lane.network, lane.wallet, lane.owner, now_seconds, until, not others))
+        wanting = not self._has_another()
+        lease = await lane.perform(AcquireLease(lane.network, lane.wallet, lane.owner, now_seconds, until, wanting))
         lane.metrics.lease_held.labels(lane.network, lane.wallet).set(int(lease.held))
         lane.stopped = lease.stopped
         if not lease.held:
@@ -105,7 +105,8 @@ class Submitter:
                 lane.log.warning("the wallet's lease was lost", epoch=lease.epoch)
             lane.lease = None
             return
-        if others and now_seconds - lease.wanted_at < lane.pace.lease_seconds:
+        # Asked again: the other one may have been given away in the meantime, and one stays.
+        if self._has_another() and now_seconds - lease.wanted_at < lane.pace.lease_seconds:
             await self._share(now_seconds)
             return
         if lane.lease is None or lane.lease.epoch != lease.epoch:
@@ -114,6 +115,9 @@ class Submitter:
         lane.lease = lease
         # A third of its time: two renewals may fail before it is over.
         self._renew_at = now_seconds + lane.pace.lease_seconds // 3
+
+    def _has_another(self) -> bool:
+        return any(sibling.lease is not None for sibling in self._lane.siblings)
 
     async def _share(self, now_seconds: int) -> None:
         """Give the wallet to a process that has none, since this one has another; what is open goes with it."""
