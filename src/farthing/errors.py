@@ -99,7 +99,7 @@ class BodyNotReplayable(PaymentError):
 
 
 class PaymentRefused(PaymentError):
-    """The seller refused the payment. The authorisation lives on until its window ends, and so does its budget."""
+    """The seller refused the payment. That is no evidence: it keeps its place in the budget until there is some."""
 
 
 class PaymentUnknown(PaymentError):

@@ -1,8 +1,8 @@
 """The journal as the buyer's flows see it: its entries, and its operations as effects. Each is one atomic step.
 
 States of an entry: `reserved` (its place in the budget is taken, nothing is signed), `sent` (the signed payload is on
-record, and may have left), then `settled`, `refused` or `unknown`; `released` (nothing was sent) and `closed` (refused,
-and its window is over) have given their place in the budget back.
+record, and may have left), then `settled`, `refused` or `unknown`; `released` (nothing was sent) and `closed` (can't
+settle any more, by evidence) have given their place in the budget back.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ _UNDECIDED: Final = frozenset(
 )
 
 _ADVICE_REFUSED: Final = (
-    "The authorisation lives until its window ends, so it keeps its place in the budget until then, and the same "
-    "request presents the same payment again."
+    "The authorisation lives until its window ends: until then the same request presents the same payment again. It "
+    "keeps its place in the budget until there is evidence that it was not settled: journal.mark_unspent(…)."
 )
 _ADVICE_UNKNOWN: Final = (
     "It may have settled, so it keeps its place in the budget. Send the same request again: it presents the same "

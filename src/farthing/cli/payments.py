@@ -32,7 +32,7 @@ _MEANING: Final = {
     "reserved": "Its place in the budget is taken; nothing is signed.",
     "sent": "The payment is on record and may have left; its purchase is under way, or was cut.",
     "settled": "The seller named the transaction that moved the money.",
-    "refused": "The seller refused it. It keeps its place in the budget until its window is over.",
+    "refused": "The seller refused it. It keeps its place in the budget until evidence is given.",
     "unknown": "Nobody has said whether it settled. It keeps its place in the budget.",
     "released": "Nothing was signed or sent; its place in the budget is given back.",
     "closed": "It can't settle any more; its place in the budget is given back.",

@@ -23,8 +23,8 @@ from farthing.buyer.journal import (
 from farthing.errors import StoreError
 from farthing.world.processes import is_under_way, this_process
 
-# Lapsed reservations and closed windows that one reservation takes back: bounded, so that none waits long. What is
-# left counts against the budget until the next one, which errs on the safe side.
+# Reservations of dead processes that one reservation takes back: bounded, so that none waits long. What is left counts
+# against the budget until the next one, which errs on the safe side.
 _SWEEP_MAX: Final = 64
 # A reservation without a payment is older than this only where its signer is slow or its process is gone.
 _RESERVATION_SECONDS: Final = 60
@@ -41,10 +41,6 @@ ORDER BY created_at, purchase_id LIMIT {_OPEN_MAX}
 """  # noqa: S608 - constants of this module
 _RESERVED: Final = f"""
 SELECT purchase_id, owner FROM purchases WHERE state = 'reserved' AND created_at <= ? LIMIT {_SWEEP_MAX}
-"""  # noqa: S608 - constants of this module
-_LAPSED: Final = f"""
-SELECT purchase_id FROM purchases WHERE state = 'refused' AND valid_before + {WINDOW_GRACE_SECONDS} <= ?
-ORDER BY valid_before LIMIT {_SWEEP_MAX}
 """  # noqa: S608 - constants of this module
 _INSERT: Final = """
 INSERT INTO purchases (
@@ -207,8 +203,6 @@ def _sweep(connection: sqlite3.Connection, now_seconds: int) -> None:
         # Its payload never left: it would be `sent`.
         if not is_under_way(purchase_id, owner):
             _give_back(connection, purchase_id, "reserved", "released", "cut", now_seconds)
-    for (purchase_id,) in connection.execute(_LAPSED, (now_seconds,)).fetchall():
-        _give_back(connection, purchase_id, "refused", "closed", "", now_seconds)
 
 
 def _give_back(  # noqa: PLR0917 - a row, from where to where
