@@ -177,6 +177,8 @@ def _judge_names(detail: ExactDetail, terms: Terms) -> Refusal | None:
     They decide which overload settles the payment, so that what is simulated now is what is sent then.
     """
     domain = terms.domain
+    if detail.name == domain.name and detail.version == domain.version:
+        return None
     if detail.name in {None, domain.name} and detail.version in {None, domain.version}:
         return None
     what = "The payment accepts another EIP-712 name or version in extra than the requirements have."
