@@ -73,7 +73,7 @@ class ExactEvmSeller:
         """Judge, locally: network, asset, payee, amount, window. None: nothing speaks against it.
 
         The signature is left to the facilitator, whatever its size: where `from` is a contract, only the chain can
-        tell, and nobody else knows whether it is one (`docs/decisions/020-signatures-at-the-seller.md`).
+        tell, and nobody else knows whether it is one (`docs/decisions/008-signatures-at-the-seller.md`).
         """
         detail = _detail(signed)
         terms = self._terms.read(requirements)
