@@ -212,6 +212,30 @@ def test_F4_somebody_else_submits_while_it_is_on_its_way(world: Any, eventually:
     asyncio.run(run())
 
 
+def test_F4_somebody_else_submits_while_it_waits_and_its_window_ends(world: Any, eventually: Any) -> None:
+    low = 'max_fee_per_gas_gwei = "0.000000001"\npriority_fee_per_gas_gwei = "0"'
+    waiting = world.config_text.replace('max_fee_per_gas_gwei = "100"', low)
+
+    async def run() -> None:
+        payment, other = world.payment(), world.payment()
+        async with world.service(config=waiting, settle_timeout_seconds=0.3) as service:
+            for each in (payment, other):
+                assert isinstance(await service.settle(*each, idempotency_key=each.payment_id), Unknown)
+        theirs = send(world.devnet, world.devnet.accounts[1], world.devnet.usdc, calldata(payment))
+        world.devnet.wait_for_receipt(theirs)
+        # As if a day were too little for a window: both are too late to be sent.
+        async with world.service(window_left_min_seconds=86_400) as service:
+            await eventually(lambda: {each.state for each in records(service)} <= {"confirmed", "final", "refused"})
+            found = {each.payment_id: each for each in records(service)}
+            assert found[payment.payment_id].state in {"confirmed", "final"}
+            assert found[payment.payment_id].transaction == theirs
+            assert found[other.payment_id].state == "refused"
+            assert service.books.settled() == {payment.payment_id: AMOUNT}
+        assert world.balance(world.payee) == AMOUNT
+
+    asyncio.run(run())
+
+
 def test_F4_spent_before_it_was_brought_here_is_refused_naming_the_transaction(world: Any) -> None:
     async def run() -> None:
         async with world.service() as service:

@@ -28,7 +28,7 @@ from farthing.facilitator.store import (
 )
 from farthing.facilitator.verify import INVALID_TRANSACTION_STATE, examine, find_face
 from farthing.flow import Now, drive_async
-from farthing.mechanisms.interface import Refusal
+from farthing.mechanisms.interface import Refusal, Spent
 from farthing.protocol.codec import decode_payment_json, decode_requirements_json
 from farthing.services.facilitator.lane import Lane
 from farthing.services.facilitator.sender import Sender
@@ -206,6 +206,8 @@ class Submitter:
     async def _too_late(self, record: PaymentRecord, now_seconds: int) -> Refused | None:
         limits = self._lane.desk.limits
         if record.valid_before < now_seconds + limits.window_left_min_seconds:
+            if await self._spent_meanwhile(record):
+                return None
             return Refused(record.payment_id, _WINDOW_OVER, "The window closed while the payment waited here.")
         if record.attempts == 0:
             return None
@@ -213,6 +215,23 @@ class Submitter:
             what = f"The settling call failed on chain {record.attempts} times."
             return Refused(record.payment_id, INVALID_TRANSACTION_STATE, what)
         return await self._judge_again(record)
+
+    async def _spent_meanwhile(self, record: PaymentRecord) -> bool:
+        """Tell whether somebody else's transaction settled it while it waited here (F4), or whether that is not clear.
+
+        Then it is built all the same: its call fails, and the evidence decides as it does for every other.
+        """
+        lane = self._lane
+        member = (await lane.members((record.payment_id,))).get(record.payment_id)
+        if member is None:
+            return False
+        answers = await lane.ask(*member.face.evidence_calls(member.signed, from_block=record.recorded_block))
+        try:
+            evidence = member.face.judge_evidence(member.signed, answers)
+        except NodeUnavailable as error:
+            lane.log.warning("no evidence yet", payment_id=record.payment_id, error=str(error))
+            return True
+        return isinstance(evidence, Spent) and evidence.block_number > record.recorded_block
 
     async def _judge_again(self, record: PaymentRecord) -> Refused | None:
         """Verify a payment whose call failed once more, before more gas is spent on it."""
