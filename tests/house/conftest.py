@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import `pages`, since folders of tests are no packages."""
+"""Lets the tests of this folder import `pages` and `breakages`, since folders of tests are no packages."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "mutants"))

@@ -182,13 +182,18 @@ def test_S3_a_pending_settlement_is_served_once_when_it_is_confirmed(priced: Any
     assert len(priced.seller.store.ledger()) == 1
 
 
-def test_S3_evidence_for_another_payment_is_none(priced: Any) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"amount": "1"}, {"pay_to": "0x" + "99" * 20}, {"asset": "0x" + "99" * 20}, {"network": "eip155:1"}],
+    ids=lambda change: str(*change),
+)
+def test_S3_evidence_for_another_payment_is_none(priced: Any, change: dict[str, str]) -> None:
     priced.facilitator.outcomes = [Unknown("unexpected_settle_error")]
     paid = priced.pay("GET", TARGET)
     priced.send("GET", TARGET, paid)
     requirements = priced.facilitator.settled[0][1]
     status = found(requirements, "confirmed")
-    priced.facilitator.found = selling.replaced(status, amount="1")
+    priced.facilitator.found = selling.replaced(status, **change)
     assert priced.send("GET", TARGET, paid).status == 402
     assert priced.states == ["unknown"]
 

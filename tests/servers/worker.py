@@ -52,7 +52,7 @@ def main() -> None:
         server.should_exit = True
 
     threading.Thread(target=watch, daemon=True).start()
-    print(listening.getsockname()[1], flush=True)  # noqa: T201 - the test reads it
+    print(listening.getsockname()[1], flush=True)
     server.run([listening])
 
 
