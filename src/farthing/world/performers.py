@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from farthing.flow import Effect
 from farthing.world.clock import system_handlers
+from farthing.world.crash import with_crashes
 from farthing.world.loop import run_blocking
 
 R = TypeVar("R")
@@ -42,7 +43,7 @@ class Performer:
 
     def __init__(self, handlers: Handlers) -> None:
         """Take the handlers by type of effect. The table is copied."""
-        self._handlers: dict[type[Effect[Any]], Handler] = dict(handlers)
+        self._handlers: dict[type[Effect[Any]], Handler] = with_crashes(handlers)
 
     def with_(self, handlers: Handlers) -> Performer:
         """Give a copy with more handlers; of two for one effect the new one counts."""

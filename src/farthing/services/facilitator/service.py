@@ -43,7 +43,6 @@ from farthing.services.facilitator.config import (
     signers_of,
     urls_of,
 )
-from farthing.services.facilitator.crash import with_crashes
 from farthing.services.facilitator.lane import Lane, Pace, WalletSigner
 from farthing.services.facilitator.logs import library_log
 from farthing.services.facilitator.metrics import Metrics
@@ -168,7 +167,7 @@ class FacilitatorService:
         self._store = await asyncio.to_thread(FacilitatorStore, self._store_path)
         self._nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
         performer = Performer({**system_handlers(), **self._store.handlers(), **self._nodes.handlers()})
-        self._perform = with_crashes(performer.with_({AwaitOutcome: self._await_outcome}).awaiting)
+        self._perform = performer.with_({AwaitOutcome: self._await_outcome}).awaiting
         self.lanes = tuple(self._lane(network, signer) for network in self._node_urls for signer in self._signers)
         for lane in self.lanes:
             lane.siblings = tuple(each for each in self._lanes_of(lane.network) if each is not lane)
