@@ -1,0 +1,40 @@
+"""The page of safety and the tests hold together."""
+
+from __future__ import annotations
+
+import re
+
+import safety_page
+
+PAGE = safety_page.PAGE.read_text("utf-8")
+# Properties of parts that are being built: they go from here when their tests come.
+NOT_YET = {"S7", "B6", "A2"}
+ALL = [f"{letter}{n}" for letter, count in (("S", 11), ("B", 7), ("F", 8), ("A", 4)) for n in range(1, count + 1)]
+
+
+def test_the_page_has_a_place_for_each_property_under_its_heading() -> None:
+    ids = safety_page.ids_of_page(PAGE)
+    assert [each for each in ids if not each.startswith("C")] == ALL
+    assert [each for each in ids if f"\n### {each}: " not in PAGE] == []
+
+
+def test_each_property_has_tests() -> None:
+    tests = safety_page.tests_by_id()
+    assert [each for each in safety_page.ids_of_page(PAGE) if each not in tests and each not in NOT_YET] == []
+
+
+def test_no_test_is_named_by_a_property_that_is_not_on_the_page() -> None:
+    # Those of the clearing house have their place when it has one.
+    ids = set(safety_page.ids_of_page(PAGE))
+    assert {each for each in safety_page.tests_by_id() if each[0] in "SBFA"} - ids == set()
+
+
+def test_the_page_names_the_tests_and_mutants_that_there_are() -> None:
+    assert safety_page.page_with_proofs(PAGE) == PAGE, "write it anew: python tests/house/safety_page.py"
+
+
+def test_each_file_that_the_page_names_is_there() -> None:
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", PAGE))
+    assert named
+    roots = (safety_page.ROOT, safety_page.ROOT / "src" / "farthing")
+    assert sorted(each for each in named if not any((root / each).is_file() for root in roots)) == []
