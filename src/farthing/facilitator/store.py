@@ -281,16 +281,45 @@ class LoadDone(Effect["tuple[OutboxEntry, ...]"], frozen=True):
     count_max: int
 
 
-class LoadOpenPayments(Effect["tuple[PaymentRecord, ...]"], frozen=True):
-    """Load payments in `state`, oldest first: IN_BATCH whose transaction is DONE, or CONFIRMED and not yet FINAL.
+class LoadLingering(Effect["tuple[PaymentRecord, ...]"], frozen=True):
+    """Load payments that are IN_BATCH and whose transaction is DONE, oldest first.
 
     They are the wallet's own, and those of wallets that nobody works with any more: stopped, or their lease is over.
     """
 
     network: str
     wallet: str
-    state: str
     now_seconds: int
+    count_max: int
+
+
+class LoadConfirmed(Effect["tuple[PaymentRecord, ...]"], frozen=True):
+    """Load payments that are CONFIRMED and not yet FINAL, of the same wallets as `LoadLingering`.
+
+    Those of the newest blocks first, where blocks may have been lost; or, with `upto_block`, those of the oldest first
+    that stand at that height or below, after the (block number, payment id) of `after`.
+    """
+
+    network: str
+    wallet: str
+    now_seconds: int
+    count_max: int
+    upto_block: int | None = None
+    after: tuple[int, str] = (-1, "")
+
+
+class FailedPayer(msgspec.Struct, frozen=True):
+    """A payer whose settling calls failed lately; `alone` of them shared their transaction with no other."""
+
+    network: str
+    payer: str
+    alone: int
+
+
+class LoadFailedPayers(Effect["tuple[FailedPayer, ...]"], frozen=True):
+    """Load the payers with a settling call that failed since then, those that failed last first."""
+
+    since_seconds: int
     count_max: int
 
 

@@ -39,7 +39,9 @@ SET state = '{PAYMENT.move("lose").target}', transaction_hash = '', block_number
 WHERE payment_id = ? AND state IN {sources(PAYMENT, "lose")}
 """
 _RELEASE: Final = f"""
-UPDATE payments SET state = '{PAYMENT.move("release").target}', wallet = NULL, nonce = NULL, attempts = attempts + 1
+UPDATE payments
+SET state = '{PAYMENT.move("release").target}', wallet = NULL, nonce = NULL, attempts = attempts + 1, failed_at = ?,
+    failed_alone = failed_alone + CASE WHEN alone = 1 OR attempts > 0 THEN 1 ELSE 0 END
 WHERE payment_id = ? AND state IN {sources(PAYMENT, "release")}
 """
 _REFUSE: Final = f"""
@@ -91,7 +93,9 @@ def record_chain(at: sqlite3.Connection, effect: RecordChain) -> ChainRecorded:
         _drop(at, effect, nonce)
     confirmed = frozenset(each.payment_id for each in effect.confirmed if _confirm(at, effect, each))
     refused = frozenset(each.payment_id for each in effect.refused if _refuse(at, each))
-    released = frozenset(each for each in effect.released if at.execute(_RELEASE, (each,)).rowcount == 1)
+    released = frozenset(
+        each for each in effect.released if at.execute(_RELEASE, (effect.now_seconds, each)).rowcount == 1
+    )
     at.executemany(_FINALISE, [(each,) for each in effect.final])
     return ChainRecorded(confirmed, refused, released, lost)
 

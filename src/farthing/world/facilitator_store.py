@@ -11,17 +11,20 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from farthing.facilitator.states import IN_BATCH, PAYMENT
+from farthing.facilitator.states import CONFIRMED, IN_BATCH, PAYMENT
 from farthing.facilitator.store import (
     AcquireLease,
     CountPayments,
+    FailedPayer,
     FindRecord,
     FindRecordByTransaction,
     FindRecords,
     GivePlaceUp,
     LoadBodies,
+    LoadConfirmed,
     LoadDone,
-    LoadOpenPayments,
+    LoadFailedPayers,
+    LoadLingering,
     LoadOutbox,
     LoadWaiting,
     MarkSent,
@@ -111,7 +114,9 @@ class FacilitatorStore:
             LoadWaiting: self._reading(_load_waiting),
             LoadDone: self._reading(outbox.load_done),
             LoadOutbox: self._reading(outbox.load_outbox),
-            LoadOpenPayments: self._reading(_load_open_payments),
+            LoadLingering: self._reading(_load_lingering),
+            LoadConfirmed: self._reading(_load_confirmed),
+            LoadFailedPayers: self._reading(_load_failed_payers),
             CountPayments: self._reading(_count_payments),
             RecordPayment: self._writing(_record_payment),
             TakePlace: self._writing(_take_place),
@@ -188,13 +193,33 @@ def _load_waiting(at: sqlite3.Connection, effect: LoadWaiting) -> tuple[PaymentR
     return tuple(map(read_payment, at.execute(query, (effect.network, effect.count_max))))
 
 
-def _load_open_payments(at: sqlite3.Connection, effect: LoadOpenPayments) -> tuple[PaymentRecord, ...]:
-    # A wallet's own IN_BATCH payment whose transaction is still open is followed by that transaction.
-    own = "p.wallet = ? AND t.state = 'done'" if effect.state == IN_BATCH else "p.wallet = ?"
-    chosen = f"p.network = ? AND p.state = ? AND ({own} OR {_ORPHANED})"
+def _load_lingering(at: sqlite3.Connection, effect: LoadLingering) -> tuple[PaymentRecord, ...]:
+    # A wallet's own payment whose transaction is still open is followed by that transaction.
+    chosen = f"p.network = ? AND p.state = '{IN_BATCH}' AND ((p.wallet = ? AND t.state = 'done') OR {_ORPHANED})"
     query = f"{SELECT_PAYMENT} WHERE {chosen} ORDER BY p.created_at LIMIT ?"
-    place = (effect.network, effect.state, effect.wallet, effect.wallet)
-    return tuple(map(read_payment, at.execute(query, (*place, effect.now_seconds, effect.count_max))))
+    parameters = (effect.network, effect.wallet, effect.wallet, effect.now_seconds, effect.count_max)
+    return tuple(map(read_payment, at.execute(query, parameters)))
+
+
+def _load_confirmed(at: sqlite3.Connection, effect: LoadConfirmed) -> tuple[PaymentRecord, ...]:
+    chosen = f"p.network = ? AND p.state = '{CONFIRMED}' AND (p.wallet = ? OR {_ORPHANED})"
+    parameters: tuple[str | int, ...] = (effect.network, effect.wallet, effect.wallet, effect.now_seconds)
+    order = "p.block_number DESC, p.payment_id DESC"
+    if effect.upto_block is not None:
+        chosen += " AND p.block_number <= ? AND (p.block_number, p.payment_id) > (?, ?)"
+        parameters = (*parameters, effect.upto_block, *effect.after)
+        order = "p.block_number, p.payment_id"
+    query = f"{SELECT_PAYMENT} WHERE {chosen} ORDER BY {order} LIMIT ?"
+    return tuple(map(read_payment, at.execute(query, (*parameters, effect.count_max))))
+
+
+def _load_failed_payers(at: sqlite3.Connection, effect: LoadFailedPayers) -> tuple[FailedPayer, ...]:
+    query = """
+    SELECT network, payer, sum(failed_alone) FROM payments WHERE failed_at > 0 AND failed_at >= ?
+    GROUP BY network, payer ORDER BY max(failed_at) DESC LIMIT ?
+    """
+    rows = at.execute(query, (effect.since_seconds, effect.count_max)).fetchall()
+    return tuple(FailedPayer(network, payer, alone) for network, payer, alone in rows)
 
 
 def _count_payments(at: sqlite3.Connection, _effect: CountPayments) -> dict[str, int]:

@@ -11,12 +11,11 @@ from typing import Final
 from farthing.errors import FarthingError, NodeUnavailable
 from farthing.facilitator.chain import block_call, code_call, count_call, read_count, read_has_code, read_head
 from farthing.facilitator.joining import JOINING_CONTRACT, group
-from farthing.facilitator.states import IN_BATCH
 from farthing.facilitator.store import (
     AcquireLease,
     Lease,
     LoadBodies,
-    LoadOpenPayments,
+    LoadLingering,
     LoadOutbox,
     LoadWaiting,
     OpenWallet,
@@ -159,7 +158,7 @@ class Submitter:
         """Read the payments from the store that no open transaction of ours follows, another wallet's among them."""
         lane = self._lane
         now_seconds = await lane.perform(Now())
-        found = await lane.perform(LoadOpenPayments(lane.network, lane.wallet, IN_BATCH, now_seconds, OUTBOX_MAX))
+        found = await lane.perform(LoadLingering(lane.network, lane.wallet, now_seconds, OUTBOX_MAX))
         # Another wallet of this process takes up its own.
         others = {sibling.wallet for sibling in lane.siblings if not sibling.stopped}
         lane.lingering = {record.payment_id: record for record in found if record.wallet not in others}

@@ -23,13 +23,13 @@ from farthing.facilitator.chain import (
     receipt_call,
 )
 from farthing.facilitator.judge import Release, Verdict, judge_other, judge_own
-from farthing.facilitator.states import CONFIRMED, IN_BATCH, MINED, SENT
+from farthing.facilitator.states import IN_BATCH, MINED, SENT
 from farthing.facilitator.store import (
     ChainRecorded,
     Confirmed,
     FindRecords,
+    LoadConfirmed,
     LoadDone,
-    LoadOpenPayments,
     Mined,
     OutboxEntry,
     PaymentRecord,
@@ -42,7 +42,7 @@ from farthing.services.facilitator.submitter import Submitter
 
 # Receipts in one look; the oldest transactions come first, since the later ones wait for them.
 RECEIPTS_MAX: Final = 500
-# Blocks that are compared with the chain's in one go.
+# Payments, and transactions, whose blocks are compared with the chain's in one go.
 BLOCKS_MAX: Final = 1_000
 # Payments whose evidence is looked for in one look: four calls each.
 EVIDENCE_MAX: Final = 50
@@ -79,6 +79,8 @@ class Watcher:
         # Nonces that the chain counts as used without a receipt of ours, and the height at which that showed first.
         self._suspects: dict[int, int] = {}
         self._finality_at = 0
+        # The last payment that was compared for finality, where more wait behind it.
+        self._final_after: tuple[int, str] = (-1, "")
         # The lingering payments by the look that asked for them last.
         self._judged: dict[str, int] = {}
 
@@ -316,17 +318,20 @@ class Watcher:
         """Compare the blocks of confirmed payments with the chain's: lost ones go back to work, finalised are final."""
         lane = self._lane
         above = -1 if lane.final is None else lane.final.number
-        confirmed = await lane.perform(LoadOpenPayments(lane.network, lane.wallet, CONFIRMED, now_seconds, BLOCKS_MAX))
-        done = await lane.perform(LoadDone(lane.network, lane.wallet, above, BLOCKS_MAX)) if lane.recheck else ()
-        if not lane.recheck:
-            confirmed = tuple(record for record in confirmed if (record.block_number or 0) <= above)
-        heights = sorted(_heights(confirmed) | _heights(done))[:BLOCKS_MAX]
+        confirmed = await self._load_final(now_seconds, above)
+        done: tuple[OutboxEntry, ...] = ()
+        if lane.recheck:
+            # A chain loses its newest blocks: where none of those is lost, no older one is.
+            newest = await lane.perform(LoadConfirmed(lane.network, lane.wallet, now_seconds, BLOCKS_MAX))
+            confirmed = tuple({each.payment_id: each for each in (*confirmed, *newest)}.values())
+            done = await lane.perform(LoadDone(lane.network, lane.wallet, above, BLOCKS_MAX))
+        heights = sorted(_heights(confirmed) | _heights(done))
         answers = await lane.ask(*(block_call(height) for height in heights)) if heights else ()
         blocks = {height: read_head(answer) for height, answer in zip(heights, answers, strict=True)}
-        # A height that the chain has not reached again decides nothing yet.
-        lane.recheck = lane.recheck and any(block is None for block in blocks.values())
         lost = tuple(each.payment_id for each in confirmed if _is_lost(blocks, each.block_number, each.block_hash))
         dropped = tuple(each.nonce for each in done if _is_lost(blocks, each.block_number, each.block_hash))
+        # A height that the chain has not reached again decides nothing yet; and behind what is lost more may be.
+        lane.recheck = lane.recheck and (any(block is None for block in blocks.values()) or bool(lost or dropped))
         final = tuple(
             each.payment_id
             for each in confirmed
@@ -351,6 +356,20 @@ class Watcher:
             lane.metrics.lost.labels(lane.network).inc(len(lost))
             await self._submitter.reload()
             lane.work.set()
+
+    async def _load_final(self, now_seconds: int, above: int) -> tuple[PaymentRecord, ...]:
+        """Load a page of what may be final; what a node says nothing of keeps none behind it waiting."""
+        lane = self._lane
+        found = await lane.perform(
+            LoadConfirmed(lane.network, lane.wallet, now_seconds, BLOCKS_MAX, upto_block=above, after=self._final_after)
+        )
+        self._final_after = (-1, "")
+        if len(found) == BLOCKS_MAX:
+            self._final_after = (found[-1].block_number or 0, found[-1].payment_id)
+            # The next page at the next look, which comes at once.
+            self._finality_at = 0
+            lane.look.set()
+        return found
 
 
 def in_turn(records: Iterable[PaymentRecord], judged: Mapping[str, int], count_max: int) -> tuple[PaymentRecord, ...]:
