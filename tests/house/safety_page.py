@@ -16,7 +16,7 @@ sys.path.append(str(ROOT / "tests" / "mutants"))
 
 import breakages  # noqa: E402 - it lies in the folder that was just named
 
-_MARKER = re.compile(r"^<!-- proofs (?P<id>[A-Z]\d+) -->\n(?:(?:\*Tests\*|\*No test\*).*\n)?", re.MULTILINE)
+_MARKER = re.compile(r"^<!-- proofs (?P<id>[A-Z]\d+) -->\n(?P<line>(?:\*Tests\*|\*No test\*).*\n)?", re.MULTILINE)
 _IDS = re.compile(r"(?:.*::)?test_(?P<ids>(?:[A-Z]\d+_)+)")
 
 
@@ -44,14 +44,19 @@ def tests_by_id() -> dict[str, list[Path]]:
     return found
 
 
-def page_with_proofs(page: str) -> str:
-    """Give the page with what stands for each property written anew."""
-    tests = tests_by_id()
+def areas_by_id() -> dict[str, list[str]]:
+    """Find the files that have mutants for each property."""
     areas: dict[str, list[str]] = {}
     for mutant in breakages.load():
         for each in mutant.safety:
             if mutant.area not in areas.setdefault(each, []):
                 areas[each].append(mutant.area)
+    return areas
+
+
+def page_with_proofs(page: str) -> str:
+    """Give the page with what stands for each property written anew."""
+    tests, areas = tests_by_id(), areas_by_id()
 
     def proofs(found: re.Match[str]) -> str:
         name = found["id"]
@@ -63,6 +68,11 @@ def page_with_proofs(page: str) -> str:
         return f"<!-- proofs {name} -->\n{line}\n"
 
     return _MARKER.sub(proofs, page)
+
+
+def proofs_of_page(page: str) -> dict[str, str]:
+    """Give what the page says under each marker."""
+    return {found["id"]: found["line"] or "" for found in _MARKER.finditer(page)}
 
 
 def ids_of_page(page: str) -> list[str]:
