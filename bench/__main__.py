@@ -13,6 +13,7 @@ from bench import machine
 BENCHES = {
     "verify_cpu": "bench.verify_cpu",
     "sign_cpu": "bench.sign_cpu",
+    "signature_verify": "bench.signature_verify",
     "http_open": "bench.http_open",
     "http_unpaid": "bench.http_unpaid",
     "http_paid": "bench.http_paid",
