@@ -64,7 +64,8 @@ class PaymentError(FarthingError):
     """A purchase that did not end with the resource. A 402 is never handed to the caller as success.
 
     `reason` is a stable code for programs; `offer` the offer that it is about, where there is one;
-    `payment_id` names the payment in the journal, where one was signed; `advice` says what to do next.
+    `payment_id` names the payment in the journal, where one was signed; `advice` says what to do next; `approval_id`
+    is what somebody can agree to, where that is what it lacks.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class PaymentError(FarthingError):
         offer: object | None = None,
         payment_id: str = "",
         transaction: str = "",
+        approval_id: str = "",
     ) -> None:
         """Say what happened, its code, and what to do next."""
         super().__init__(f"{message} {advice}".rstrip())
@@ -84,6 +86,7 @@ class PaymentError(FarthingError):
         self.offer = offer
         self.payment_id = payment_id
         self.transaction = transaction
+        self.approval_id = approval_id
 
 
 class PolicyRefused(PaymentError):

@@ -13,7 +13,8 @@ from shop import NETWORK, USDC, offer
 from farthing.buyer import PaymentDemand
 from farthing.buyer.choice import Choice, choose
 from farthing.buyer.policy import Policy
-from farthing.buyer.purchase import _nothing_to_pay, read_demand
+from farthing.buyer.purchase import read_demand
+from farthing.buyer.refusals import nothing_to_pay
 from farthing.errors import NoAcceptableOffer, PolicyRefused
 from farthing.mechanisms.exact_evm import ExactEvmBuyer
 from farthing.mechanisms.interface import BuyerMechanism
@@ -153,13 +154,13 @@ def test_errors_show_a_seller_s_words_short_and_in_ascii() -> None:
     required = PaymentRequired(ResourceInfo("https://shop.example/"), (offer(scheme=evil),) * 20)
     received = decode_payment_required(pack_header(required))
     choice = choose(received, policy=Policy(), mechanisms=FACES, networks=TABLE)
-    error = _nothing_to_pay(received, choice)
+    error = nothing_to_pay(received, choice)
     assert isinstance(error, NoAcceptableOffer)
     assert "\x1b" not in str(error)
     assert "ü" not in str(error)
     assert "and 14 more" in str(error)
     dear = rank(offer(2_000_000), offer(network="eip155:1"))
-    refused = _nothing_to_pay(received, dear)
+    refused = nothing_to_pay(received, dear)
     assert isinstance(refused, PolicyRefused)
     assert "it costs 2 USD, and per_request allows 1 USD" in str(refused)
 

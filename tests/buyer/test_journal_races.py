@@ -50,7 +50,7 @@ def test_B1_a_purchase_that_ends_while_it_is_looked_at_was_not_cut(
             return is_under_way(work, owner)
 
         monkeypatch.setattr(journal_rows, "is_under_way", ends_now)
-        effect = FindOpen(REQUEST.request_print, buyer.payer, paid.valid_before - 1)
+        effect = FindOpen(REQUEST.request_print, buyer.payer)
         assert buyer.performer.blocking(effect) is None
         assert ended == [paid.purchase_id]
     assert buy(buyer) != paid.payment_id

@@ -23,13 +23,20 @@ WINDOW_GRACE_SECONDS: Final = 600
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """One budget that a purchase counts toward: `scope` is `total`, `day:2026-11-23` or `host:api.example.com`.
+    """One budget that a purchase counts toward: `scope` is `total`, `day:2026-11-23`, `host:api.example.com` and so on.
 
     `limit_value` and all values are in units of 10^-18 of the policy's currency; None means no limit of its own.
     """
 
     scope: str
     limit_value: int | None
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """No more than `count_max` payments in any `seconds`."""
+
+    count_max: int
+    seconds: int
 
 
 class Purchase(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,10 +60,15 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
     valid_before: int = 0
     transaction: str = ""
     reason: str = ""
+    # Who was asked and what they showed, as JSON (`farthing.buyer.reconcile.Evidence`), where it was looked up.
+    evidence: str = ""
 
 
 class OpenPayment(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment for this very request that was sent and whose purchase has not ended: it is presented again."""
+    """A payment for this very request that was sent and whose purchase has not ended: it is presented again.
+
+    Where its window is over, it may be signed anew under the same nonce, for the same `amount` of `asset` to `pay_to`.
+    """
 
     purchase_id: str
     payment_id: str
@@ -65,6 +77,27 @@ class OpenPayment(msgspec.Struct, frozen=True, kw_only=True):
     payer: str
     state: State
     valid_before: int
+    asset: str
+    pay_to: str
+    amount: int
+
+
+class PayeeChanged(msgspec.Struct, frozen=True):
+    """The host was paid at other accounts before: `known` are those, and nobody has agreed to this one."""
+
+    known: tuple[str, ...]
+
+
+class TooFast(msgspec.Struct, frozen=True):
+    """As many payments as the rate allows were made in its time."""
+
+    rate: Rate
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The kill switch is on: nothing is signed, and nothing that was signed leaves. `reason` is who or what says so."""
+
+    reason: str
 
 
 class Reserved(msgspec.Struct, frozen=True):
@@ -79,17 +112,23 @@ class OverBudget(msgspec.Struct, frozen=True):
 
 
 class FindOpen(Effect["OpenPayment | None"], frozen=True):
-    """Look for an open payment of this request print: sent and unanswered by anyone alive, unknown, or refused."""
+    """Look for an open payment of this request print: sent and unanswered, unknown, refused, or settled for nothing.
+
+    It is open until the resource came, or there is evidence that it can't settle any more.
+    """
 
     request_print: str
     payer: str
-    now_seconds: int
 
 
-class Reserve(Effect["Reserved | OverBudget | OpenPayment"], frozen=True, kw_only=True):
-    """Take a place in the budget, over all threads and processes of this journal, or say what has no room.
+class Reserve(
+    Effect["Reserved | OverBudget | OpenPayment | PayeeChanged | TooFast | Stopped"], frozen=True, kw_only=True
+):
+    """Take a place in the budget, over all threads and processes of this journal, or say what speaks against it.
 
-    The same step looks for an open payment once more, and takes back what refused payments and dead processes held.
+    The same step looks for an open payment once more, takes back what dead processes held, and pins the payee to
+    `authority` (host, and port where it is not the usual one) where it has none; `payee_known` pins it beside others.
+    `payees` are those that the policy names.
     """
 
     purchase_id: str
@@ -107,9 +146,13 @@ class Reserve(Effect["Reserved | OverBudget | OpenPayment"], frozen=True, kw_onl
     value: int
     limits: tuple[Limit, ...]
     now_seconds: int
+    authority: str = ""
+    payee_known: bool = False
+    payees: tuple[str, ...] = ()
+    rate: Rate | None = None
 
 
-class RecordPayment(Effect[bool], frozen=True, kw_only=True):
+class RecordPayment(Effect["bool | Stopped"], frozen=True, kw_only=True):
     """Put the signed payload on record, before it leaves. False: the reservation is gone, so it must not leave."""
 
     purchase_id: str
@@ -118,12 +161,37 @@ class RecordPayment(Effect[bool], frozen=True, kw_only=True):
     header: str
     valid_before: int
     now_seconds: int
+    authority: str = ""
 
 
-class PresentAgain(Effect[bool], frozen=True):
+class PresentAgain(Effect["bool | Stopped"], frozen=True):
     """Record that an open payment leaves once more, before it does. False: it is not open any more."""
 
     purchase_id: str
+
+
+class RenewPayment(Effect["bool | Stopped"], frozen=True, kw_only=True):
+    """Put a second payload of an open payment on record, before it leaves: same payment id, so same nonce, new window.
+
+    The chain can settle only one of the two. `instead_of` is the first one's `valid_before`. False: it is not open any
+    more, or somebody else renewed it just now.
+    """
+
+    purchase_id: str
+    payment_id: str
+    fingerprint: str
+    header: str
+    valid_before: int
+    instead_of: int
+    now_seconds: int
+
+
+class TakeApproval(Effect[bool], frozen=True):
+    """Use an approval that was given ahead, once, for this purchase. False: there is none, or it is used or too old."""
+
+    approval_id: str
+    purchase_id: str
+    now_seconds: int
 
 
 class Release(Effect[bool], frozen=True):
@@ -131,6 +199,37 @@ class Release(Effect[bool], frozen=True):
 
     purchase_id: str
     reason: str
+    now_seconds: int
+
+
+class OpenEntry(msgspec.Struct, frozen=True):
+    """A purchase that is not concluded, with its signed payload and its print, for whoever finds out what became of it.
+
+    `under_way` says that a process that is alive waits for its answer just now.
+    """
+
+    purchase: Purchase
+    header: str
+    request_print: str
+    under_way: bool
+
+
+class ListOpen(Effect["tuple[OpenEntry, ...]"], frozen=True):
+    """List payments that nobody knows the end of (sent, unknown, refused), oldest first: a page after `after`."""
+
+    after: Purchase | None = None
+
+
+class RecordEvidence(Effect["State"], frozen=True, kw_only=True):
+    """Record what evidence says of a payment: settled, or closed (it can't settle any more, and gives its place back).
+
+    The answer is the state that the entry has now: what is settled stays so. `evidence` is JSON.
+    """
+
+    purchase_id: str
+    state: State
+    transaction: str
+    evidence: str
     now_seconds: int
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, TypeAlias
 
-from farthing.buyer.journal import Limit
+from farthing.buyer.journal import Limit, Rate
 from farthing.errors import ConfigError
 from farthing.money import Price, parse_price, show_atomic, to_atomic
 from farthing.networks import Networks, split_name
@@ -24,6 +24,13 @@ TOTAL_DEFAULT: Final = "$1"
 # An authorisation can be used for as long as its window is open: an hour is the most that sellers ask in practice.
 WINDOW_MAX_DEFAULT_SECONDS: Final = 3600
 CURRENCY_DEFAULT: Final = "USD"
+# A person comes back to the screen within minutes, and an offer is old after that.
+APPROVAL_DEFAULT_SECONDS: Final = 300
+# A rate counts entries of the journal each time; more than this in one window is no limit that anybody means.
+RATE_MAX: Final = 100_000
+
+_RATE = re.compile(r"(?P<count>[1-9][0-9]{0,5})/(?P<unit>second|minute|hour|day)\Z")
+_UNIT_SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 _HOST_MAX_CHARS = 253
@@ -42,8 +49,18 @@ class Policy:
         per_request: the most that one request may cost.
         per_host: the most that each host may get, for as long as the journal lives; or a mapping of hosts and patterns
             to such limits, where the first that matches counts.
+        per_hour: the most in one hour of the clock (UTC).
         per_day: the most in one day (UTC).
+        per_session: the most in one session, which is a `Buyer`, or all buyers of one `Buyer(session=…)`.
         total: the most for as long as the journal lives. A policy with neither `per_day` nor `total` has `"$1"`.
+        rate: how many payments may be made in which time, like `"10/minute"`: in any such time, not by the clock.
+        approve_above: what costs more is asked about (`Buyer(approve=…)`, `Journal.approve`); nobody to ask means no.
+        approval_seconds: how long an answer may take, and an approval given ahead may be used.
+        payees: accounts that a host may be paid at from the start: host (and port, where it is not the usual one) to
+            addresses. The first payee of any other host is pinned to it, and a change is asked about.
+        pin_payees: whether payees are pinned; without it any payee is paid.
+        private_hosts: hosts that may be at addresses that are not public (loopback, private, link-local), or None: any.
+            For sellers that an agent found, or a directory, name those that you know, or `[]`.
         max_validity_seconds: no authorisation is signed whose window is longer.
         pay_head: pay for `HEAD` too, which is refused otherwise.
 
@@ -58,19 +75,29 @@ class Policy:
         hosts: Iterable[str] | None = None,
         per_request: PriceText = PER_REQUEST_DEFAULT,
         per_host: PriceText | Mapping[str, PriceText] | None = None,
+        per_hour: PriceText | None = None,
         per_day: PriceText | None = None,
+        per_session: PriceText | None = None,
         total: PriceText | None = None,
+        rate: str | None = None,
+        approve_above: PriceText | None = None,
+        approval_seconds: int = APPROVAL_DEFAULT_SECONDS,
+        payees: Mapping[str, Iterable[str]] | None = None,
+        pin_payees: bool = True,
+        private_hosts: Iterable[str] | None = None,
         max_validity_seconds: int = WINDOW_MAX_DEFAULT_SECONDS,
         pay_head: bool = False,
     ) -> None:
         """Read the limits; the class says what each means."""
-        for name, given in (("networks", networks), ("assets", assets), ("hosts", hosts)):
+        lists = (("networks", networks), ("assets", assets), ("hosts", hosts), ("private_hosts", private_hosts))
+        for name, given in lists:
             if isinstance(given, str):
                 message = f"Policy: {name} is a list, like {name}=[{given!r}]."
                 raise ConfigError(message)
-        if isinstance(max_validity_seconds, bool) or max_validity_seconds <= 0:
-            message = f"Policy: max_validity_seconds is a number of seconds over 0, not {max_validity_seconds!r}."
-            raise ConfigError(message)
+        for name, seconds in (("max_validity_seconds", max_validity_seconds), ("approval_seconds", approval_seconds)):
+            if isinstance(seconds, bool) or seconds <= 0:
+                message = f"Policy: {name} is a number of seconds over 0, not {seconds!r}."
+                raise ConfigError(message)
         if per_day is None and total is None:
             total = TOTAL_DEFAULT
         self.networks = frozenset(networks)
@@ -78,6 +105,11 @@ class Policy:
             split_name(network)
         self.assets = None if assets is None else frozenset(_asset(each) for each in assets)
         self.hosts = None if hosts is None else tuple(_host_pattern(each) for each in hosts)
+        self.private_hosts = None if private_hosts is None else tuple(_host_pattern(each) for each in private_hosts)
+        self.payees = {fold_host(at): frozenset(map(fold_asset, named)) for at, named in (payees or {}).items()}
+        self.pin_payees = pin_payees
+        self.rate = None if rate is None else _read_rate(rate)
+        self.approval_seconds = approval_seconds
         self.max_validity_seconds = max_validity_seconds
         self.pay_head = pay_head
 
@@ -86,10 +118,10 @@ class Policy:
             host_prices |= per_host
         elif per_host is not None:
             host_prices["*"] = per_host
+        optional = {"per_hour": per_hour, "per_day": per_day, "per_session": per_session, "total": total,
+                    "approve_above": approve_above}  # fmt: skip
         prices = {"per_request": parse_price(per_request)}
-        prices |= {
-            name: parse_price(text) for name, text in (("per_day", per_day), ("total", total)) if text is not None
-        }
+        prices |= {name: parse_price(text) for name, text in optional.items() if text is not None}
         by_host = {
             pattern if pattern == "*" else _host_pattern(pattern): parse_price(text)
             for pattern, text in host_prices.items()
@@ -108,6 +140,19 @@ class Policy:
         """The most that one request may cost, in units of 10^-18 of the currency."""
         return self._values["per_request"]
 
+    def asks_about(self, value: int) -> bool:
+        """Tell whether somebody must agree to a price of `value`, in units of 10^-18 of the currency."""
+        threshold = self._values.get("approve_above")
+        return threshold is not None and value > threshold
+
+    def may_be_private(self, host: str) -> bool:
+        """Tell whether `host` may be at an address that is not public."""
+        return self.private_hosts is None or any(host_matches(host, pattern) for pattern in self.private_hosts)
+
+    def knows_payee(self, authority: str, pay_to: str) -> bool:
+        """Tell whether the policy itself names `pay_to` as an account of this host (or does not care)."""
+        return not self.pin_payees or fold_asset(pay_to) in self.payees.get(authority, frozenset())
+
     def allows_host(self, host: str) -> bool:
         """Tell whether `host` may be paid."""
         return self.hosts is None or any(host_matches(host, pattern) for pattern in self.hosts)
@@ -119,14 +164,23 @@ class Policy:
         folded = fold_asset(asset)
         return ("", folded) in self.assets or (network, folded) in self.assets
 
-    def limits(self, host: str, now_seconds: int) -> tuple[Limit, ...]:
-        """The budgets that a purchase from `host` counts toward now: all three, limited or not."""
+    def limits(self, host: str, now_seconds: int, session: str = "") -> tuple[Limit, ...]:
+        """The budgets that a purchase from `host` counts toward now.
+
+        Host, day and total are counted, limited or not, so that a limit that comes later knows what was spent; hours
+        and sessions, of which there are many, only where they are limited.
+        """
         host_value = next((value for at, value in self._per_host.items() if at == "*" or host_matches(host, at)), None)
-        return (
+        always = (
             Limit(f"host:{host}", host_value),
             Limit(f"day:{utc_day(now_seconds)}", self._values.get("per_day")),
             Limit("total", self._values.get("total")),
         )
+        fleeting = (
+            Limit(f"hour:{utc_hour(now_seconds)}", self._values.get("per_hour")),
+            Limit(f"session:{session}", self._values.get("per_session")),
+        )
+        return always + tuple(each for each in fleeting if each.limit_value is not None)
 
     def check_against(self, networks: Networks) -> None:
         """Find out at start-up that an allowed network has a token whose value we know. Raises `ConfigError`."""
@@ -170,6 +224,48 @@ def fold_host(host: str) -> str:
 def utc_day(now_seconds: int) -> str:
     """The day of the Unix time in UTC, as `2026-11-23`."""
     return datetime.fromtimestamp(now_seconds, tz=UTC).date().isoformat()
+
+
+def utc_hour(now_seconds: int) -> str:
+    """The hour of the Unix time in UTC, as `2026-11-23T14`."""
+    return datetime.fromtimestamp(now_seconds, tz=UTC).strftime("%Y-%m-%dT%H")
+
+
+def is_public_name(host: str) -> bool:
+    """Tell whether a host, by its name or number alone, may be at a public address; what a name resolves to is apart.
+
+    `localhost` and its like are this machine's by RFC 6761; a number is public where IANA's registries say so.
+    """
+    try:
+        return is_public_address(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
+    except ValueError:
+        return host != "localhost" and not host.endswith((".localhost", ".local", ".internal"))
+
+
+def is_public_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Tell whether an address is one of the public Internet; an IPv4 address in the clothes of IPv6 is what it is."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        if inner is not None:
+            return is_public_address(inner)
+    return address.is_global and not address.is_multicast
+
+
+# RFC 6052: the well-known prefix behind which every IPv4 address can be reached.
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def _read_rate(text: str) -> Rate:
+    found = _RATE.match(text)
+    if found is None or int(found["count"]) > RATE_MAX:
+        message = (
+            f"Policy: {text!r} is no rate; write it like '10/minute': a whole number up to {RATE_MAX}, and second, "
+            "minute, hour or day."
+        )
+        raise ConfigError(message)
+    return Rate(int(found["count"]), _UNIT_SECONDS[found["unit"]])
 
 
 def _currency(prices: Iterable[Price]) -> str:

@@ -12,49 +12,72 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from farthing.buyer import refusals
+from farthing.buyer.approval import Question, Why, approval_id_of, get_approval
 from farthing.buyer.choice import Candidate, Choice, choose, shown
 from farthing.buyer.journal import (
     FindOpen,
     OpenPayment,
     OverBudget,
+    PayeeChanged,
     PresentAgain,
     RecordPayment,
     Release,
+    RenewPayment,
     Reserve,
+    Reserved,
+    Stopped,
+    TooFast,
 )
-from farthing.buyer.policy import Policy, fold_asset, fold_host, show_value
-from farthing.errors import FarthingError, LocalProtocolError, NoAcceptableOffer, PolicyRefused, RemoteProtocolError
+from farthing.buyer.policy import Policy, fold_asset, fold_host, is_public_name
+from farthing.errors import (
+    FarthingError,
+    LocalProtocolError,
+    NoAcceptableOffer,
+    PolicyRefused,
+    ProtocolError,
+    RemoteProtocolError,
+)
 from farthing.flow import Flow, Now, RandomBytes
-from farthing.mechanisms.interface import BuyerMechanism, PreparedPayment
+from farthing.mechanisms.interface import BuyerMechanism, PreparedPayment, SignedPayment
 from farthing.mechanisms.registry import Registry
 from farthing.networks import Networks
 from farthing.protocol import versions
 from farthing.protocol.codec import ReceivedOffers
+from farthing.protocol.extensions import echo
 from farthing.protocol.messages import PaymentRequirements
+from farthing.protocol.payment_identifier import NAME
 from farthing.protocol.versions import CURRENT
 from farthing.protocol.wire import Wire
 
 _PURCHASE_ID_BYTES: Final = 16
-# Offers whose reasons one error message tells; the others are counted.
-_REASONS_SHOWN_MAX: Final = 6
+_USUAL_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a buyer is made of, as far as its flows must know: policy, faces, our own table of tokens, its address."""
+    """What a buyer is made of, as far as its flows must know: policy, faces, our own table of tokens, its address.
+
+    `session` names what `Policy(per_session=…)` counts together.
+    """
 
     policy: Policy
     mechanisms: Registry[BuyerMechanism]
     networks: Networks
     payer: str
+    session: str = ""
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
-    """A request as a purchase: `url` without credentials and fragment, `request_print` over method, URL and body."""
+    """A request as a purchase: `url` without credentials and fragment, `request_print` over method, URL and body.
+
+    `authority` is the host, with the port where it is not the scheme's usual one.
+    """
 
     method: str
     url: str
     host: str
     request_print: str
+    authority: str = ""
 
 
 class PaymentDemand(msgspec.Struct, frozen=True):
@@ -67,7 +90,8 @@ class PaymentDemand(msgspec.Struct, frozen=True):
 class PaidRequest(msgspec.Struct, frozen=True):
     """What the door sends: the request again, with `header` as its `wire.payment_header`. It is on record.
 
-    `offer` is what was accepted, or None where an earlier payment for this very request is presented again.
+    `offer` is what was accepted, or None where an earlier payload for this very request is presented again. `again` is
+    True where a payment for it has been sent before: that payload, or one of the same nonce whose window was over.
     """
 
     purchase_id: str
@@ -79,11 +103,16 @@ class PaidRequest(msgspec.Struct, frozen=True):
     offer: PaymentRequirements | None
     choice: Choice | None
     wire: Wire = CURRENT
+    again: bool = False
 
-    @property
-    def again(self) -> bool:
-        """True where this payment has been sent before."""
-        return self.offer is None
+
+class _Demanded(msgspec.Struct, frozen=True):
+    """What one purchase is about, from the 402 on."""
+
+    request: RequestFacts
+    wire: Wire
+    received: ReceivedOffers
+    choice: Choice
 
 
 def describe_request(method: str, url: str, body: bytes) -> RequestFacts:
@@ -93,39 +122,42 @@ def describe_request(method: str, url: str, body: bytes) -> RequestFacts:
     netloc = parts.netloc.rpartition("@")[2]
     plain = parts._replace(netloc=netloc, fragment="").geturl()
     seen = msgspec.json.encode([method, plain, hashlib.sha256(body).hexdigest()])
-    return RequestFacts(method, plain, fold_host(parts.hostname or ""), hashlib.sha256(seen).hexdigest())
+    host = fold_host(parts.hostname or "")
+    usual = parts.port is None or parts.port == _USUAL_PORTS.get(parts.scheme.lower())
+    authority = host if usual else f"{host}:{parts.port}"
+    return RequestFacts(method, plain, host, hashlib.sha256(seen).hexdigest(), authority)
 
 
 def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[PaidRequest]:
     """Decide whether and what to pay, sign it, and put it on record.
 
-    Where a payment for this very request was sent and nobody knows what became of it (or it was refused and its
-    window is open), that same payload is presented again: two payments for one purchase can't happen.
+    Where a payment for this very request was sent and its purchase has not ended, that same payload is presented
+    again; where its window is over, one with the same nonce. Two payments for one purchase can't happen (SAFETY B1).
 
     Raises `PolicyRefused`, `NoAcceptableOffer`, `SignerError` and `StoreError`; nothing has been sent then.
     """
     _check_request(terms.policy, request)
     wire, received = _read(demand)
     now_seconds = yield from Now()
-    found = yield from FindOpen(request.request_print, terms.payer, now_seconds)
-    if found is not None:
-        return (yield from _present_again(found))
+    found = yield from FindOpen(request.request_print, terms.payer)
     choice = choose(received, policy=terms.policy, mechanisms=terms.mechanisms, networks=terms.networks)
+    demanded = _Demanded(request, wire, received, choice)
+    if found is not None:
+        return (yield from _go_on(terms, demanded, found, now_seconds))
     if not choice.candidates:
-        raise _nothing_to_pay(received, choice)
+        raise refusals.nothing_to_pay(received, choice)
     best = choice.candidates[0]
     purchase_id = (yield from RandomBytes(_PURCHASE_ID_BYTES)).hex()
-    reserved = yield from _reservation(terms, request, best, purchase_id, now_seconds)
+    reserved, asked = yield from _take_place(terms, demanded, best, purchase_id, now_seconds)
     if isinstance(reserved, OpenPayment):
-        return (yield from _present_again(reserved))
-    if isinstance(reserved, OverBudget):
-        raise _over_budget(terms.policy, reserved, best)
+        return (yield from _go_on(terms, demanded, reserved, now_seconds))
     try:
-        prepared = yield from best.mechanism.pay(best.offer.requirements, payer=terms.payer, nonce=None)
-        _check_promise(prepared, best.offer.requirements, terms)
-        header = wire.pack_payment(received, best.offer, prepared.payload)
+        if not asked and terms.policy.asks_about(best.value):
+            question = _question(terms, demanded, best, now_seconds)
+            yield from get_approval(question, terms.policy, purchase_id, now_seconds)
+        prepared, header, now_seconds = yield from _sign(terms, demanded, best, purchase_id)
     except FarthingError as error:
-        yield from Release(purchase_id, type(error).__name__, now_seconds)
+        yield from Release(purchase_id, getattr(error, "reason", type(error).__name__), now_seconds)
         raise
     signed = prepared.signed
     recorded = yield from RecordPayment(
@@ -135,20 +167,13 @@ def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[
         header=header,
         valid_before=signed.valid_before,
         now_seconds=now_seconds,
+        authority=request.authority if terms.policy.pin_payees else "",
     )
+    if isinstance(recorded, Stopped):
+        raise refusals.stopped(recorded)
     if not recorded:
-        raise _lost("The reservation in the journal is gone; the payment was not sent.")
-    return PaidRequest(
-        purchase_id,
-        signed.payment_id,
-        header,
-        best.offer.requirements.network,
-        terms.payer,
-        signed.valid_before,
-        best.offer.requirements,
-        choice,
-        wire,
-    )
+        raise refusals.lost("The reservation in the journal is gone; the payment was not sent.")
+    return _paid(demanded, best, purchase_id, signed, header)
 
 
 def read_demand(demand: PaymentDemand) -> ReceivedOffers:
@@ -184,10 +209,93 @@ def _check_request(policy: Policy, request: RequestFacts) -> None:
             reason="host_not_allowed",
             advice="Add the host to Policy(hosts=[…]) if it may be.",
         )
+    if not policy.may_be_private(request.host) and not is_public_name(request.host):
+        raise PolicyRefused(
+            f"{shown(request.host)} is no host of the public Internet, and the policy allows no other.",
+            reason="private_host",
+            advice="Name it in Policy(private_hosts=[…]) if you know it.",
+        )
+
+
+def _take_place(
+    terms: Terms, demanded: _Demanded, best: Candidate, purchase_id: str, now_seconds: int
+) -> Flow[tuple[Reserved | OpenPayment, bool]]:
+    """Take a place in the budgets; True beside it says that somebody was asked and agreed to all of it."""
+    reserve = _reservation(terms, demanded.request, best, purchase_id, now_seconds)
+    answer = yield from reserve
+    asked = isinstance(answer, PayeeChanged)
+    if isinstance(answer, PayeeChanged):
+        question = _question(terms, demanded, best, now_seconds, known_payees=answer.known)
+        yield from get_approval(question, terms.policy, purchase_id, now_seconds)
+        answer = yield from msgspec.structs.replace(reserve, payee_known=True)
+    if isinstance(answer, OverBudget):
+        raise refusals.over_budget(terms.policy, answer, best)
+    if isinstance(answer, TooFast):
+        raise refusals.too_fast(answer, best)
+    if isinstance(answer, Stopped):
+        raise refusals.stopped(answer)
+    if isinstance(answer, PayeeChanged):
+        raise refusals.lost("The journal takes this payee for unknown although it was agreed to; nothing was signed.")
+    return answer, asked
+
+
+def _sign(
+    terms: Terms, demanded: _Demanded, best: Candidate, purchase_id: str
+) -> Flow[tuple[PreparedPayment, str, int]]:
+    """Have the offer signed under the purchase's own nonce, and hold what was signed to the offer and the policy."""
+    offered = best.offer.requirements
+    prepared = yield from best.mechanism.pay(offered, payer=terms.payer, nonce=nonce_of(purchase_id))
+    now_seconds = yield from Now()
+    _check_promise(prepared, offered, terms, now_seconds)
+    received = _with_identifier(demanded.received, purchase_id)
+    return prepared, demanded.wire.pack_payment(received, best.offer, prepared.payload), now_seconds
+
+
+def nonce_of(purchase_id: str) -> bytes:
+    """The nonce of all that is ever signed for one purchase: of two payloads the chain can settle only one."""
+    return hashlib.sha256(b"farthing purchase nonce\x00" + purchase_id.encode()).digest()
+
+
+def identifier_of(purchase_id: str) -> str:
+    """The `payment-identifier` of a purchase: a retry carries the same, and it says nothing else of the purchase."""
+    return "far_" + hashlib.sha256(b"farthing payment-identifier\x00" + purchase_id.encode()).hexdigest()
+
+
+def _with_identifier(received: ReceivedOffers, purchase_id: str) -> ReceivedOffers:
+    advertised: object = received.extensions.get(NAME)
+    if not isinstance(advertised, dict):
+        return received
+    try:
+        extensions = echo(received.extensions, {NAME: {"id": identifier_of(purchase_id)}})
+    except ProtocolError:
+        # It brings an id of its own, or is of a shape that we don't know: it is echoed as it came.
+        return received
+    return msgspec.structs.replace(received, extensions=extensions)
+
+
+def _question(
+    terms: Terms, demanded: _Demanded, best: Candidate, now_seconds: int, *, known_payees: tuple[str, ...] = ()
+) -> Question:
+    why: list[Why] = ["price"] if terms.policy.asks_about(best.value) else []
+    if known_payees:
+        why.append("payee_changed")
+    request = demanded.request
+    return Question(
+        approval_id=approval_id_of(terms.payer, request.request_print, best),
+        why=tuple(why),
+        method=request.method,
+        url=request.url,
+        payer=terms.payer,
+        offer=best.offer.requirements,
+        value=best.value,
+        currency=terms.policy.currency,
+        known_payees=known_payees,
+        expires_at=now_seconds + terms.policy.approval_seconds,
+    )
 
 
 def _reservation(terms: Terms, request: RequestFacts, best: Candidate, purchase_id: str, now_seconds: int) -> Reserve:
-    offered = best.offer.requirements
+    offered, policy = best.offer.requirements, terms.policy
     return Reserve(
         purchase_id=purchase_id,
         request_print=request.request_print,
@@ -200,14 +308,32 @@ def _reservation(terms: Terms, request: RequestFacts, best: Candidate, purchase_
         asset=best.token.address,
         pay_to=offered.pay_to,
         amount=offered.atomic,
-        currency=terms.policy.currency,
+        currency=policy.currency,
         value=best.value,
-        limits=terms.policy.limits(request.host, now_seconds),
+        limits=policy.limits(request.host, now_seconds, terms.session),
         now_seconds=now_seconds,
+        authority=request.authority if policy.pin_payees else "",
+        payee_known=policy.knows_payee(request.authority, offered.pay_to),
+        payees=tuple(sorted(policy.payees.get(request.authority, ()))),
+        rate=policy.rate,
     )
 
 
-def _check_promise(prepared: PreparedPayment, offered: PaymentRequirements, terms: Terms) -> None:
+def _paid(demanded: _Demanded, best: Candidate, purchase_id: str, signed: SignedPayment, header: str) -> PaidRequest:
+    return PaidRequest(
+        purchase_id,
+        signed.payment_id,
+        header,
+        signed.network,
+        signed.payer,
+        signed.valid_before,
+        best.offer.requirements,
+        demanded.choice,
+        demanded.wire,
+    )
+
+
+def _check_promise(prepared: PreparedPayment, offered: PaymentRequirements, terms: Terms, now_seconds: int) -> None:
     # The policy judged the offer; what was signed must be that and nothing else, whatever a mechanism does.
     signed = prepared.signed
     kept = (
@@ -216,20 +342,28 @@ def _check_promise(prepared: PreparedPayment, offered: PaymentRequirements, term
         and fold_asset(signed.asset) == fold_asset(offered.asset)
         and fold_asset(signed.pay_to) == fold_asset(offered.pay_to)
         and fold_asset(signed.payer) == fold_asset(terms.payer)
+        and signed.valid_before <= now_seconds + terms.policy.max_validity_seconds
     )
     if not kept:
         message = f"the mechanism for {shown(offered.scheme)} signed something else than the offer; it was not sent"
         raise LocalProtocolError(message, path="$.payload")
 
 
-def _lost(message: str) -> PolicyRefused:
-    return PolicyRefused(message, reason="reservation_lost", advice="Send the request again.")
+# A payment for this very request that was sent before.
 
 
-def _present_again(found: OpenPayment) -> Flow[PaidRequest]:
+def _go_on(terms: Terms, demanded: _Demanded, found: OpenPayment, now_seconds: int) -> Flow[PaidRequest]:
+    """Present the open payment again: the same payload, or, once its window is over, one of the same nonce."""
+    # What is settled by the seller's word needs no second payload, whatever its window: the seller owes the resource.
+    if found.state != "settled" and now_seconds >= found.valid_before:
+        renewed = yield from _renew(terms, demanded, found, now_seconds)
+        if renewed is not None:
+            return renewed
     recorded = yield from PresentAgain(found.purchase_id)
+    if isinstance(recorded, Stopped):
+        raise refusals.stopped(recorded)
     if not recorded:
-        raise _lost("The earlier payment for this request was concluded just now; nothing was sent.")
+        raise refusals.lost("The earlier payment for this request was concluded just now; nothing was sent.")
     return PaidRequest(
         found.purchase_id,
         found.payment_id,
@@ -240,45 +374,49 @@ def _present_again(found: OpenPayment) -> Flow[PaidRequest]:
         None,
         None,
         versions.wire_of_payment(found.header),
+        again=True,
     )
 
 
-def _nothing_to_pay(received: ReceivedOffers, choice: Choice) -> PolicyRefused | NoAcceptableOffer:
-    if not choice.rejected:
-        return NoAcceptableOffer(
-            "The seller answered 402 and offers no way to pay now.",
-            reason="no_offers",
-            advice="Try again later; where an earlier payment is pending, it is named in the journal.",
-        )
-    told = [f"offer {each.index}: {each.why}" for each in choice.rejected[:_REASONS_SHOWN_MAX]]
-    more = len(choice.rejected) - len(told)
-    reasons = "; ".join(told) + (f"; and {more} more" if more else "")
-    limited = next((each for each in choice.rejected if each.by_policy), None)
-    if limited is None:
-        return NoAcceptableOffer(
-            f"None of the seller's offers can be paid: {reasons}.",
-            reason="no_acceptable_offer",
-            advice="Networks and assets are allowed by Policy(networks=[…], assets=[…]).",
-            offer=received.offers[0].requirements if received.offers else None,
-        )
-    offer = next(each for each in received.offers if each.index == limited.index)
-    return PolicyRefused(
-        f"The policy allows none of the seller's offers: {reasons}.",
-        reason=limited.code,
-        advice="Nothing was signed; raise the limit in the Policy if this is worth it.",
-        offer=offer.requirements,
+def _renew(terms: Terms, demanded: _Demanded, found: OpenPayment, now_seconds: int) -> Flow[PaidRequest | None]:
+    """Sign an open payment anew under its nonce; None where the same thing is not offered any more.
+
+    Whether the first payload was settled nobody knows, so that the chain must be unable to settle both: the nonce is
+    the same. The terms must be too, so that evidence of the one is evidence of the other.
+    """
+    best = next((each for each in demanded.choice.candidates if _is_same(each, found)), None)
+    if best is None:
+        return None
+    if terms.policy.asks_about(best.value):
+        question = _question(terms, demanded, best, now_seconds)
+        yield from get_approval(question, terms.policy, found.purchase_id, now_seconds)
+    prepared, header, now_seconds = yield from _sign(terms, demanded, best, found.purchase_id)
+    signed = prepared.signed
+    if signed.payment_id != found.payment_id:
+        # Signed by an earlier version, whose nonces were random: a second one would be a second payment.
+        return None
+    recorded = yield from RenewPayment(
+        purchase_id=found.purchase_id,
+        payment_id=found.payment_id,
+        fingerprint=signed.fingerprint,
+        header=header,
+        valid_before=signed.valid_before,
+        instead_of=found.valid_before,
+        now_seconds=now_seconds,
     )
+    if isinstance(recorded, Stopped):
+        raise refusals.stopped(recorded)
+    if not recorded:
+        raise refusals.lost("The earlier payment for this request was presented or concluded just now.")
+    paid = _paid(demanded, best, found.purchase_id, signed, header)
+    return msgspec.structs.replace(paid, again=True)
 
 
-def _over_budget(policy: Policy, over: OverBudget, best: Candidate) -> PolicyRefused:
-    kind = over.limit.scope.partition(":")[0]
-    name = {"host": "per_host", "day": "per_day"}.get(kind, kind)
-    limit = show_value(over.limit.limit_value or 0, policy.currency)
-    used, price = show_value(over.used_value, policy.currency), show_value(best.value, policy.currency)
-    return PolicyRefused(
-        f"The budget has no room: {name} allows {limit} ({shown(over.limit.scope)}), {used} is used or reserved, and "
-        f"this costs {price}.",
-        reason=f"over_{name}",
-        advice=f"Nothing was signed; raise Policy({name}=…) to go on.",
-        offer=best.offer.requirements,
+def _is_same(each: Candidate, found: OpenPayment) -> bool:
+    offered = each.offer.requirements
+    return (
+        offered.network == found.network
+        and offered.atomic == found.amount
+        and fold_asset(offered.asset) == fold_asset(found.asset)
+        and fold_asset(offered.pay_to) == fold_asset(found.pay_to)
     )

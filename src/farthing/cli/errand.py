@@ -11,7 +11,8 @@ import httpx2
 import msgspec
 
 from farthing.buyer import PaymentDemand, Policy
-from farthing.buyer.choice import choose
+from farthing.buyer.approval import Question
+from farthing.buyer.choice import choose, shown
 from farthing.buyer.events import Event, Paying
 from farthing.buyer.policy import show_value
 from farthing.buyer.purchase import PaidRequest, read_demand
@@ -241,12 +242,19 @@ class Errand:
             journal=self.order.journal,
             networks=self.networks,
             mechanisms=mechanisms(self.networks),
+            approve=self._approve_payee if self.terminal.can_ask and not self.order.yes else None,
             watch=self._watch,
         )
         buyer.performer = buyer.performer.with_(asker(self._ask))
         self._buyer = buyer
         self.result.payer = buyer.payer
         return buyer
+
+    def _approve_payee(self, question: Question) -> bool:
+        """Ask about an account that the host did not name before; the price is asked about apart."""
+        self.terminal.say(f"{self._url} was paid at {', '.join(question.known_payees)} before.")
+        self.terminal.say(f"  now it wants to be paid at {shown(question.offer.pay_to)}")
+        return self.terminal.confirms("Is that account right?")
 
     def _watch(self, event: Event) -> None:
         self._tell.event(event)

@@ -33,6 +33,10 @@ _ADVICE: Final = {
     "window_too_long": "Nothing was paid.",
     "declined": "Nothing was paid.",
     "interrupted": "Nothing was paid.",
+    "payee_changed": "Nothing was paid. If the new account is right: farthing payments approve {approval_id}, "
+    "then the same command again.",
+    "approval_needed": "Nothing was paid. To agree: farthing payments approve {approval_id}, then the same again.",
+    "stopped": "Nothing was paid. To go on: farthing payments resume, or remove the file that stops it.",
     "nobody_to_ask": "Nothing was paid; to pay without being asked, up to --max: --yes.",
     "not_x402": "Nothing was paid.",
 }
@@ -129,5 +133,5 @@ def problem_of(error: FarthingError) -> Problem:
     elif isinstance(error, PaymentRefused):
         advice = _REFUSED.format(payment_id=payment_id)
     else:
-        advice = _ADVICE.get(code, own)
+        advice = _ADVICE.get(code, own).format(approval_id=getattr(error, "approval_id", ""))
     return Problem(code, message, advice)

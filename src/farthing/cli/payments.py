@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import re
 from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,6 +170,59 @@ def mark(
     print(f"{marked.payment_id} is {marked.state}.")
 
 
+@payments.command("approve")
+def approve(
+    context: typer.Context,
+    approval_id: Annotated[str, typer.Argument(metavar="ID", help="The id that the refusal named.")],
+    *,
+    minutes: Annotated[int, typer.Option("--minutes", min=1, max=1440, metavar="N", help="For so long.")] = 5,
+    journal: JournalFile = None,
+) -> None:
+    """Agree ahead to one offer that a buyer may not pay unasked: once, and to the letter.
+
+    \b
+    Examples:
+      farthing payments approve 3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+    """  # noqa: D301
+    _check_approval(approval_id)
+    with _writable(journal or context.obj) as opened:
+        opened.approve(approval_id.lower(), seconds=60 * minutes)
+    print(f"Agreed to for {minutes} minutes, once: send the request again.")
+
+
+@payments.command("stop")
+def stop(
+    context: typer.Context,
+    reason: Annotated[str, typer.Argument(metavar="[REASON]", help="What is told to whoever would pay.")] = "by hand",
+    *,
+    journal: JournalFile = None,
+) -> None:
+    """Stop all payments of this journal, in every process: nothing is signed, and nothing leaves.
+
+    \b
+    Examples:
+      farthing payments stop 'the agent runs wild'
+      farthing payments resume
+    """  # noqa: D301
+    with _writable(journal or context.obj) as opened:
+        opened.stop(reason)
+    print("Stopped. What has left can still settle. To go on: farthing payments resume")
+
+
+@payments.command("resume")
+def resume(context: typer.Context, *, journal: JournalFile = None) -> None:
+    """Let payments go on that `farthing payments stop` has stopped.
+
+    \b
+    Examples:
+      farthing payments resume
+    """  # noqa: D301
+    with _writable(journal or context.obj) as opened:
+        opened.resume()
+        still = opened.stopped()
+    print(f"Still stopped: {still}." if still else "Payments may go on.")
+
+
 class _Totals:
     """What the listed payments come to, by asset."""
 
@@ -213,6 +267,22 @@ def _opened(path: Path | None) -> Generator[Journal | None]:
         yield journal
     finally:
         journal.close()
+
+
+@contextlib.contextmanager
+def _writable(path: Path | None) -> Generator[Journal]:
+    from farthing.world.journal import Journal  # noqa: PLC0415 - heavy parts only when run
+
+    journal = Journal(path or journal_path())
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _check_approval(text: str) -> None:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ConfigError(f"{text[:80]!a} is no approval's id: 64 hexadecimal digits, as the refusal named them.")
 
 
 def _find(journal: Journal | None, text: str) -> Purchase:

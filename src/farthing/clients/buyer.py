@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
+from farthing.buyer.approval import Answer, AskApproval, Question
 from farthing.buyer.events import Concluded, Event, Offered, Paying, Signing
-from farthing.buyer.journal import Reserve
+from farthing.buyer.journal import PresentAgain, RenewPayment, Reserve
 from farthing.buyer.policy import Policy
 from farthing.buyer.purchase import (
     PaidRequest,
@@ -42,6 +44,7 @@ DEMAND_BODY_MAX_BYTES: Final = 65_536
 
 R = TypeVar("R")
 T = TypeVar("T")
+Approve: TypeAlias = Callable[[Question], bool | Awaitable[bool]]
 
 
 class Buyer:
@@ -53,6 +56,9 @@ class Buyer:
         journal: the journal's file, or a `Journal` that several buyers share.
         networks: the table of networks and tokens; `KNOWN.with_token(…)` knows more.
         mechanisms: the schemes that it can pay; by default `exact` on EVM networks.
+        approve: is asked where the policy asks somebody (`Policy(approve_above=…)`, a payee that changed), and says
+            whether this very offer may be paid: a function or a coroutine function. Without one the answer is no.
+        session: names the session of `Policy(per_session=…)`, for buyers that share one; otherwise each is its own.
         watch: is told each step of a purchase (`farthing.buyer.events`), in the thread or loop where it happens.
 
     Raises `ConfigError` for a network without a token that we know, `StoreError` for a journal that can't be opened.
@@ -66,16 +72,20 @@ class Buyer:
         journal: Journal | str | Path,
         networks: Networks = KNOWN,
         mechanisms: Iterable[BuyerMechanism] | None = None,
+        approve: Approve | None = None,
+        session: str = "",
         watch: Callable[[Event], object] | None = None,
     ) -> None:
         """Join the parts; the class says what each is."""
         policy.check_against(networks)
         faces: Iterable[BuyerMechanism] = (ExactEvmBuyer(networks),) if mechanisms is None else mechanisms
         self.policy = policy
-        self.terms = Terms(policy, Registry(faces), networks, signer.address)
+        self.terms = Terms(policy, Registry(faces), networks, signer.address, session or secrets.token_hex(16))
         self._owns_journal = not isinstance(journal, Journal)
         self.journal = journal if isinstance(journal, Journal) else Journal(journal)
-        self.performer = Performer({**system_handlers(), **signer_handlers(signer), **self.journal.handlers()})
+        self.performer = Performer(
+            {**system_handlers(), **signer_handlers(signer), **self.journal.handlers(), AskApproval: _asking(approve)}
+        )
         self._watch = watch
 
     def __repr__(self) -> str:
@@ -134,6 +144,8 @@ class Exchange:
         # What the journal takes for alive on our account, and whether its end is on record.
         self._purchase_id = ""
         self._concluded = False
+        # Likewise, for an earlier payment that is about to leave again.
+        self._leaving_id = ""
 
     def __enter__(self) -> Self:
         return self
@@ -144,8 +156,8 @@ class Exchange:
         if self._purchase_id and not self._concluded:
             # Cut somewhere between the reservation and the verdict.
             self.undelivered()
-        elif self._purchase_id:
-            self._buyer.journal.end(self._purchase_id)
+        elif self._purchase_id or self._leaving_id:
+            self._buyer.journal.end(self._purchase_id or self._leaving_id)
         if isinstance(error, FarthingError):
             self._buyer.tell(Concluded(self._request, error))
 
@@ -209,8 +221,26 @@ class Exchange:
         if isinstance(effect, Reserve):
             # From here on the journal takes the purchase for alive, until we say that we are done.
             self._purchase_id = effect.purchase_id
+        elif isinstance(effect, (PresentAgain, RenewPayment)):
+            self._leaving_id = effect.purchase_id
         elif isinstance(effect, SignTypedData) and self._buyer.watched:
             self._buyer.tell(Signing(self._request, effect.message.to_json()))
+
+
+def _asking(approve: Approve | None) -> Callable[[AskApproval], Answer | Coroutine[Any, Any, Answer]]:
+    async def waited(answer: Awaitable[bool]) -> Answer:
+        return "yes" if await answer is True else "no"
+
+    def ask(effect: AskApproval) -> Answer | Coroutine[Any, Any, Answer]:
+        if approve is None:
+            return "nobody"
+        answer = approve(effect.question)
+        if isinstance(answer, Awaitable):
+            return waited(answer)
+        # Exactly True: a mock, a string, or what a framework gives instead of an answer is no consent.
+        return "yes" if answer is True else "no"
+
+    return ask
 
 
 def refuse_own_header(names: Iterable[str]) -> None:

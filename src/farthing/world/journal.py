@@ -19,31 +19,46 @@ import msgspec
 
 from farthing.buyer.journal import (
     FindOpen,
+    ListOpen,
+    OpenEntry,
     OpenPayment,
     PresentAgain,
     Purchase,
+    RecordEvidence,
     RecordOutcome,
     RecordPayment,
     Release,
+    RenewPayment,
     Reserve,
     Reserved,
+    Stopped,
+    TakeApproval,
 )
+from farthing.buyer.policy import APPROVAL_DEFAULT_SECONDS
 from farthing.errors import StoreError
 from farthing.flow import Effect
 from farthing.world import processes
 from farthing.world.journal_rows import (
     ABANDON,
+    APPROVE,
+    RESUME,
     SELECT_BY_PAYMENT,
     SELECT_PAGE,
+    STOP,
     Mark,
+    list_open,
     mark,
     open_payment,
     present_again,
     read_purchase,
+    record_evidence,
     record_outcome,
     record_payment,
     release,
+    renew_payment,
     reserve,
+    stop_reason,
+    take_approval,
     used_value,
 )
 from farthing.world.sqlite import Database, load_migrations
@@ -75,9 +90,13 @@ class Journal:
     that nobody answered for. The file is made for its owner alone, since it holds signed payments.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the journal's file (`~` is the home directory), or make it. Raises `StoreError`."""
+    def __init__(self, path: str | Path, *, stop_file: str | Path | None = None) -> None:
+        """Open the journal's file (`~` is the home directory), or make it. Raises `StoreError`.
+
+        While `stop_file` exists, nobody who shares this journal pays; by default the journal's name with `.stop` added.
+        """
         self.path = Path(path).expanduser()
+        self.stop_file = Path(f"{self.path}.stop" if stop_file is None else stop_file).expanduser()
         _make_private(self.path)
         self._database = Database(self.path, migrations=load_migrations("buyer"))
 
@@ -94,11 +113,37 @@ class Journal:
         return {
             FindOpen: self._find_open,
             Reserve: self._take_place,
-            PresentAgain: self._present_again,
-            RecordPayment: partial(self._submit, record_payment),
+            PresentAgain: partial(self._leave_again, present_again),
+            RenewPayment: partial(self._leave_again, renew_payment),
+            RecordPayment: self._record,
+            TakeApproval: partial(self._submit, take_approval),
             Release: partial(self._submit, release),
             RecordOutcome: partial(self._submit, record_outcome),
+            ListOpen: self._list_open,
+            RecordEvidence: partial(self._submit, record_evidence),
         }
+
+    def stop(self, reason: str = "stopped by hand") -> None:
+        """Throw the kill switch: from now on nothing is signed, and no payment leaves, in any process of this journal.
+
+        What has left can still settle. `resume()` takes it back; so does removing `stop_file`, where that is used.
+        """
+        self._database.submit(lambda connection: connection.execute(STOP, (reason, _now())).rowcount).result()
+
+    def resume(self) -> None:
+        """Take `stop()` back. A `stop_file` stays: whoever made it removes it."""
+        self._database.submit(lambda connection: connection.execute(RESUME).rowcount).result()
+
+    def stopped(self) -> str:
+        """Say who or what stops all payments, or nothing where they may go on."""
+        found = self._database.read(self._stop)
+        return found.reason if found is not None else ""
+
+    def approve(self, approval_id: str, *, seconds: int = APPROVAL_DEFAULT_SECONDS) -> None:
+        """Agree ahead to the one request and offer that a `PolicyRefused` named by this id: for so long, and once."""
+        now = _now()
+        row = (approval_id, now, now + seconds)
+        self._database.submit(lambda connection: connection.execute(APPROVE, row).rowcount).result()
 
     def begin(self, purchase_id: str) -> None:
         """Say that this process works on the purchase, so that nobody takes it for cut. `Reserve` says it itself."""
@@ -166,31 +211,55 @@ class Journal:
         purchase: Purchase = self._submit(mark, Mark(payment_id, "closed", "", evidence, _now())).result()
         return purchase
 
+    def list_open(self, after: Purchase | None = None) -> tuple[OpenEntry, ...]:
+        """List the payments that nobody knows the end of, oldest first, a page after the purchase `after`."""
+        return self._list_open(ListOpen(after))
+
+    def _list_open(self, effect: ListOpen) -> tuple[OpenEntry, ...]:
+        return self._database.read(lambda connection: list_open(connection, effect))
+
     def _find_open(self, effect: FindOpen) -> OpenPayment | Future[Any] | None:
         def look(connection: sqlite3.Connection) -> OpenPayment | None:
-            return open_payment(connection, effect.request_print, effect.payer, effect.now_seconds)
+            return open_payment(connection, effect.request_print, effect.payer)
 
         # A reader's view is older than what it then hears of who is busy: a purchase that ends in between would pass
         # for one that was cut. The writer, which alone records how one ends, looks again; nearly always there is none.
         return None if self._database.read(look) is None else self._database.submit(look)
 
-    def _present_again(self, effect: PresentAgain) -> Future[Any]:
+    def _stop(self, connection: sqlite3.Connection) -> Stopped | None:
+        if self.stop_file.exists():
+            return Stopped(f"the file {self.stop_file} is there")
+        return stop_reason(connection)
+
+    def _leave_again(self, operation: Callable[[sqlite3.Connection, Any], bool], effect: Any) -> Future[Any]:
         self.begin(effect.purchase_id)
-        return self._submit(present_again, effect)
+        future = self._database.submit(lambda connection: self._stop(connection) or operation(connection, effect))
+        future.add_done_callback(lambda done: None if _holds(done, answer=True) else self.end(effect.purchase_id))
+        return future
+
+    def _record(self, effect: RecordPayment) -> Future[Any]:
+        def record(connection: sqlite3.Connection) -> bool | Stopped:
+            stopped = self._stop(connection)
+            if stopped is None:
+                return record_payment(connection, effect)
+            release(connection, Release(effect.purchase_id, "stopped", effect.now_seconds))
+            return stopped
+
+        return self._database.submit(record)
 
     def _take_place(self, effect: Reserve) -> Future[Any]:
         # Before the row is written: from then on another thread may find it, and must not take it for cut.
         self.begin(effect.purchase_id)
-        future = self._submit(reserve, effect)
-        future.add_done_callback(lambda done: None if _is_reserved(done) else self.end(effect.purchase_id))
+        future = self._database.submit(lambda connection: self._stop(connection) or reserve(connection, effect))
+        future.add_done_callback(lambda done: None if _holds(done, answer=Reserved()) else self.end(effect.purchase_id))
         return future
 
     def _submit(self, operation: Callable[[sqlite3.Connection, Any], Any], argument: Any) -> Future[Any]:
         return self._database.submit(lambda connection: operation(connection, argument))
 
 
-def _is_reserved(done: Future[Any]) -> bool:
-    return not done.cancelled() and done.exception() is None and isinstance(done.result(), Reserved)
+def _holds(done: Future[Any], *, answer: object) -> bool:
+    return not done.cancelled() and done.exception() is None and done.result() == answer
 
 
 def _now() -> int:

@@ -9,17 +9,26 @@ import msgspec
 
 from farthing.buyer.journal import (
     WINDOW_GRACE_SECONDS,
+    ListOpen,
+    OpenEntry,
     OpenPayment,
     OverBudget,
+    PayeeChanged,
     PresentAgain,
     Purchase,
+    RecordEvidence,
     RecordOutcome,
     RecordPayment,
     Release,
+    RenewPayment,
     Reserve,
     Reserved,
     State,
+    Stopped,
+    TakeApproval,
+    TooFast,
 )
+from farthing.buyer.policy import fold_asset
 from farthing.errors import StoreError
 from farthing.world.processes import is_under_way, this_process
 
@@ -32,13 +41,38 @@ _RESERVATION_SECONDS: Final = 60
 _OPEN_MAX: Final = 64
 
 _OPEN_STATES: Final = "('sent', 'unknown', 'refused', 'settled')"
-# A settled payment whose answer was a failure is presented again while its window is open: the seller may owe the work.
+# Open until the resource came, or until there is evidence that it can't settle any more: no clock is evidence. A
+# settled payment without its resource is open too, since the seller owes the work and a second one would pay twice.
 _FIND_OPEN: Final = f"""
-SELECT purchase_id, payment_id, header, network, payer, state, valid_before, owner FROM purchases
+SELECT purchase_id, payment_id, header, network, payer, state, valid_before, asset, pay_to, amount, owner FROM purchases
 WHERE request_print = ? AND payer = ? AND delivered = 0 AND state IN {_OPEN_STATES}
-  AND (state IN ('sent', 'unknown') OR valid_before + {WINDOW_GRACE_SECONDS} > ?)
 ORDER BY created_at, purchase_id LIMIT {_OPEN_MAX}
 """  # noqa: S608 - constants of this module
+# What takes part in a rate: whatever was signed, or is about to be.
+_COUNT_RECENT: Final = """
+SELECT COUNT(*) FROM (
+    SELECT purchase_id FROM purchases WHERE created_at > ? AND state <> 'released' LIMIT ?
+) AS recent
+"""
+_PAYEES: Final = "SELECT pay_to FROM payees WHERE authority = ? AND network = ? ORDER BY pinned_at, pay_to"
+_PIN: Final = """
+INSERT INTO payees (authority, network, pay_to, purchase_id, pinned_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (authority, network, pay_to) DO NOTHING
+"""
+_PAID_TO: Final = "SELECT network, pay_to FROM purchases WHERE purchase_id = ?"
+_UNPIN: Final = "DELETE FROM payees WHERE purchase_id = ?"
+_STOPPED: Final = "SELECT reason FROM switches WHERE name = 'stop'"
+STOP: Final = """
+INSERT INTO switches (name, reason, set_at) VALUES ('stop', ?, ?)
+ON CONFLICT (name) DO UPDATE SET reason = excluded.reason, set_at = excluded.set_at
+"""
+RESUME: Final = "DELETE FROM switches WHERE name = 'stop'"
+APPROVE: Final = """
+INSERT INTO approvals (approval_id, approved_at, expires_at, used_by) VALUES (?, ?, ?, '')
+ON CONFLICT (approval_id) DO UPDATE
+SET approved_at = excluded.approved_at, expires_at = excluded.expires_at, used_by = ''
+"""
+_TAKE_APPROVAL: Final = "UPDATE approvals SET used_by = ? WHERE approval_id = ? AND used_by = '' AND expires_at >= ?"
 _RESERVED: Final = f"""
 SELECT purchase_id, owner FROM purchases WHERE state = 'reserved' AND created_at <= ? LIMIT {_SWEEP_MAX}
 """  # noqa: S608 - constants of this module
@@ -77,6 +111,21 @@ UPDATE purchases
 SET state = CASE WHEN state = 'refused' THEN 'sent' WHEN state = 'sent' THEN 'unknown' ELSE state END, owner = ?
 WHERE purchase_id = ? AND delivered = 0 AND state IN {_OPEN_STATES}
 """  # noqa: S608 - constants of this module
+# A second payload of the same right: the first one's place in the budget is its own, too.
+_RENEW: Final = """
+UPDATE purchases
+SET state = CASE WHEN state = 'refused' THEN 'sent' WHEN state = 'sent' THEN 'unknown' ELSE state END, owner = ?,
+    fingerprint = ?, header = ?, valid_before = ?, updated_at = ?
+WHERE purchase_id = ? AND payment_id = ? AND valid_before = ? AND delivered = 0
+  AND state IN ('sent', 'unknown', 'refused')
+"""
+# Evidence ends what nobody knew, and puts right what somebody said; settled is left for nothing.
+_EVIDENCE: Final = """
+UPDATE purchases
+SET state = ?, transaction_hash = CASE WHEN ? = '' THEN transaction_hash ELSE ? END, evidence = ?, updated_at = ?
+WHERE purchase_id = ? AND state IN ('sent', 'unknown', 'refused', 'closed', 'settled')
+  AND (state <> 'settled' OR ? = 'settled')
+"""
 _STATE: Final = "SELECT state FROM purchases WHERE purchase_id = ?"
 _ACCOUNT: Final = "SELECT currency, value, scopes FROM purchases WHERE purchase_id = ?"
 _USED: Final = "SELECT value FROM budgets WHERE scope = ? AND currency = ?"
@@ -86,8 +135,15 @@ ON CONFLICT (scope, currency) DO UPDATE SET value = excluded.value
 """
 _COLUMNS: Final = """
 purchase_id, state, delivered, created_at, method, url, host, payer, scheme, network, asset, pay_to, amount, currency,
-payment_id, valid_before, transaction_hash, reason
+payment_id, valid_before, transaction_hash, reason, evidence
 """
+# What is listed at once of payments without an end: their signed payloads are a kilobyte or two each.
+_OPEN_PAGE: Final = 100
+_LIST_OPEN: Final = f"""
+SELECT {_COLUMNS}, header, request_print, owner FROM purchases
+WHERE state IN ('sent', 'unknown', 'refused') AND (created_at > ? OR (created_at = ? AND purchase_id > ?))
+ORDER BY created_at, purchase_id LIMIT {_OPEN_PAGE}
+"""  # noqa: S608 - constants of this module
 SELECT_PAGE: Final = f"""
 SELECT {_COLUMNS} FROM purchases WHERE created_at > ? OR (created_at = ? AND purchase_id > ?)
 ORDER BY created_at, purchase_id LIMIT ?
@@ -106,12 +162,25 @@ class Mark(msgspec.Struct, frozen=True):
     now_seconds: int
 
 
-def reserve(connection: sqlite3.Connection, effect: Reserve) -> Reserved | OverBudget | OpenPayment:
+def reserve(
+    connection: sqlite3.Connection, effect: Reserve
+) -> Reserved | OverBudget | OpenPayment | PayeeChanged | TooFast:
     """Take a place in the budgets, all of them or none."""
-    found = open_payment(connection, effect.request_print, effect.payer, effect.now_seconds)
+    found = open_payment(connection, effect.request_print, effect.payer)
     if found is not None:
         return found
     _sweep(connection, effect.now_seconds)
+    pay_to = fold_asset(effect.pay_to)
+    if effect.authority and not effect.payee_known:
+        pinned = [row[0] for row in connection.execute(_PAYEES, (effect.authority, effect.network)).fetchall()]
+        known = (*effect.payees, *pinned)
+        if known and pay_to not in known:
+            return PayeeChanged(known)
+    if effect.rate is not None:
+        since = effect.now_seconds - effect.rate.seconds
+        (count,) = connection.execute(_COUNT_RECENT, (since, effect.rate.count_max)).fetchone()
+        if count >= effect.rate.count_max:
+            return TooFast(effect.rate)
     used = {limit.scope: used_value(connection, limit.scope, effect.currency) for limit in effect.limits}
     for limit in effect.limits:
         if limit.limit_value is not None and used[limit.scope] + effect.value > limit.limit_value:
@@ -123,13 +192,65 @@ def reserve(connection: sqlite3.Connection, effect: Reserve) -> Reserved | OverB
     row = (effect.method, effect.url, effect.host, effect.request_print, effect.payer, effect.scheme, effect.network)
     money = (effect.asset, effect.pay_to, str(effect.amount), effect.currency, str(effect.value), scopes)
     connection.execute(_INSERT, (effect.purchase_id, this_process(), now, now, *row, *money))
+    if effect.authority:
+        connection.execute(_PIN, (effect.authority, effect.network, pay_to, effect.purchase_id, now))
     return Reserved()
 
 
 def record_payment(connection: sqlite3.Connection, effect: RecordPayment) -> bool:
     """Put a signed payload on record; False where its reservation is gone."""
     signed = (effect.payment_id, effect.fingerprint, effect.header, effect.valid_before, effect.now_seconds)
-    return connection.execute(_RECORD_PAYMENT, (*signed, effect.purchase_id, this_process())).rowcount == 1
+    if connection.execute(_RECORD_PAYMENT, (*signed, effect.purchase_id, this_process())).rowcount != 1:
+        return False
+    if effect.authority:
+        # Once more: whoever pinned it first may have given its place back meanwhile, and the pin with it.
+        network, pay_to = connection.execute(_PAID_TO, (effect.purchase_id,)).fetchone()
+        pin = (effect.authority, network, fold_asset(pay_to), effect.purchase_id, effect.now_seconds)
+        connection.execute(_PIN, pin)
+    return True
+
+
+def stop_reason(connection: sqlite3.Connection) -> Stopped | None:
+    """Say whether the kill switch is on."""
+    row = connection.execute(_STOPPED).fetchone()
+    return Stopped(row[0]) if row else None
+
+
+def take_approval(connection: sqlite3.Connection, effect: TakeApproval) -> bool:
+    """Use an approval up; False where there is none to use."""
+    taken = connection.execute(_TAKE_APPROVAL, (effect.purchase_id, effect.approval_id, effect.now_seconds))
+    return taken.rowcount == 1
+
+
+def renew_payment(connection: sqlite3.Connection, effect: RenewPayment) -> bool:
+    """Put a second payload on record; False where the payment is not open any more, or not the one that was seen."""
+    signed = (this_process(), effect.fingerprint, effect.header, effect.valid_before, effect.now_seconds)
+    which = (effect.purchase_id, effect.payment_id, effect.instead_of)
+    return connection.execute(_RENEW, (*signed, *which)).rowcount == 1
+
+
+def list_open(connection: sqlite3.Connection, effect: ListOpen) -> tuple[OpenEntry, ...]:
+    """List payments without an end, a page."""
+    after = effect.after
+    start = (after.created_at, after.created_at, after.purchase_id) if after else (-1, -1, "")
+    entries: list[OpenEntry] = []
+    for row in connection.execute(_LIST_OPEN, start).fetchall():
+        *columns, header, request_print, owner = row
+        purchase = read_purchase(tuple(columns))
+        waiting = purchase.state == "sent" and is_under_way(purchase.purchase_id, owner)
+        entries.append(OpenEntry(purchase, header, request_print, waiting))
+    return tuple(entries)
+
+
+def record_evidence(connection: sqlite3.Connection, effect: RecordEvidence) -> State:
+    """Record what evidence says, and keep the budgets in step."""
+    before = _state(connection, effect.purchase_id)
+    said = (effect.state, effect.transaction, effect.transaction, effect.evidence, effect.now_seconds)
+    moved = connection.execute(_EVIDENCE, (*said, effect.purchase_id, effect.state)).rowcount == 1
+    after = _state(connection, effect.purchase_id)
+    if moved and (before == "closed") != (after == "closed"):
+        _count(connection, effect.purchase_id, 1 if before == "closed" else -1)
+    return after
 
 
 def present_again(connection: sqlite3.Connection, effect: PresentAgain) -> bool:
@@ -186,12 +307,12 @@ def mark(connection: sqlite3.Connection, order: Mark) -> Purchase:
     return read_purchase(connection.execute(_BY_ID, (found.purchase_id,)).fetchone())
 
 
-def open_payment(
-    connection: sqlite3.Connection, request_print: str, payer: str, now_seconds: int
-) -> OpenPayment | None:
+def open_payment(connection: sqlite3.Connection, request_print: str, payer: str) -> OpenPayment | None:
     """Find the oldest open payment of a request."""
-    for *found, owner in connection.execute(_FIND_OPEN, (request_print, payer, now_seconds)):
-        payment = OpenPayment(**dict(zip(OpenPayment.__struct_fields__, found, strict=True)))
+    for *found, owner in connection.execute(_FIND_OPEN, (request_print, payer)):
+        facts: dict[str, Any] = dict(zip(OpenPayment.__struct_fields__, found, strict=True))
+        facts["amount"] = int(facts["amount"])
+        payment = OpenPayment(**facts)
         # A payment that somebody alive is waiting for is another purchase of the same thing, and no open one.
         if payment.state != "sent" or not is_under_way(payment.purchase_id, owner):
             return payment
@@ -211,6 +332,9 @@ def _give_back(  # noqa: PLR0917 - a row, from where to where
     moved = connection.execute(_GIVE_BACK, (after, reason, now_seconds, purchase_id, before)).rowcount == 1
     if moved:
         _count(connection, purchase_id, -1)
+    if moved and after == "released":
+        # Nobody was paid, so nobody was pinned.
+        connection.execute(_UNPIN, (purchase_id,))
     return moved
 
 
