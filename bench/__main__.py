@@ -21,6 +21,7 @@ BENCHES = {
     "settle": "bench.settle",
     "joined_gas": "bench.joined_gas",
     "import": "bench.importing",
+    "hostile": "bench.hostile",
 }
 
 

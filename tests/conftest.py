@@ -23,6 +23,9 @@ settings.register_profile("farthing", deadline=None, print_blob=True)
 settings.load_profile("farthing")
 
 
+# For the tests of our own pytest plugin: a project in a folder of its own.
+pytest_plugins = ["pytester"]
+
 # Folders of tests are no packages; this lets each of them import `local_services`.
 sys.path.append(str(Path(__file__).parent))
 

@@ -52,7 +52,7 @@ from farthing.services.facilitator.watcher import Watcher
 from farthing.world.facilitator_books import Books
 from farthing.world.facilitator_store import FacilitatorStore
 from farthing.world.jsonrpc import Node, Nodes
-from farthing.world.performers import Performer, system_handlers
+from farthing.world.performers import Handlers, Performer, system_handlers
 
 R = TypeVar("R")
 
@@ -107,6 +107,8 @@ class FacilitatorService:
         self._node_urls = dict(node_urls)
         self._signers = signers
         self._store_path = Path(store)
+        # Who answers the clock, where it is not the host's; read by `start`.
+        self.clock: Handlers = {}
         self._caps = caps
         self._pace = pace or Pace()
         face = ExactEvmFacilitator(networks, sender=signers[0].address, factories=factories)
@@ -166,7 +168,8 @@ class FacilitatorService:
         self._loop = asyncio.get_running_loop()
         self._store = await asyncio.to_thread(FacilitatorStore, self._store_path)
         self._nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
-        performer = Performer({**system_handlers(), **self._store.handlers(), **self._nodes.handlers()})
+        handlers = {**system_handlers(), **self.clock, **self._store.handlers(), **self._nodes.handlers()}
+        performer = Performer(handlers)
         self._perform = performer.with_({AwaitOutcome: self._await_outcome}).awaiting
         self.lanes = tuple(self._lane(network, signer) for network in self._node_urls for signer in self._signers)
         for lane in self.lanes:
