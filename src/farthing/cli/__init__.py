@@ -7,6 +7,7 @@ import sys
 import typer
 
 from farthing import __version__
+from farthing.cli.crawl import crawl
 from farthing.cli.demo import demo
 from farthing.cli.devnet import devnet
 from farthing.cli.facilitator import facilitator
@@ -39,6 +40,7 @@ app.command("post")(post)
 app.command("put")(put)
 app.command("delete")(delete)
 app.command("head")(head)
+app.command("crawl")(crawl)
 app.add_typer(payments)
 app.command("inspect")(inspect)
 app.add_typer(key)
@@ -55,6 +57,7 @@ _EXTRA_OF_MODULE = {
     "prometheus_client": "facilitator",
     "requests": "requests",
     "rich": "demo",
+    "scrapy": "scrapy",
     "starlette": "facilitator",
     "structlog": "facilitator",
     "uvicorn": "facilitator",
