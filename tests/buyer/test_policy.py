@@ -46,6 +46,9 @@ def test_B2_limits_are_of_host_day_and_total() -> None:
     assert Policy(per_host="$1", per_day="$2").limits("x", 0)[0].limit_value == 100 * CENT
     assert Policy(per_host="$1", per_day="$2").limits("x", 0)[2].limit_value is None
     assert Policy(per_host=0).limits("x", 0)[0].limit_value == 0
+    # Whoever limits a session (a crawl) is not limited for ever beside.
+    limits = {each.scope.partition(":")[0]: each.limit_value for each in Policy(per_session="$5").limits("x", 0, "s")}
+    assert (limits["session"], limits["total"]) == (500 * CENT, None)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,6 @@ def test_a_value_is_never_less_than_what_is_paid(amount: int, decimals: int) -> 
 def test_the_defaults_are_those_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "buyer.md").read_text("utf-8")
     assert '| `per_request` | the most that one request may cost | `"$0.10"` |' in page
-    assert '| `"$1"` where `per_day` isn\'t named either |' in page
+    assert '| `"$1"` where no hour, day or session is limited either |' in page
     assert "a longer offer is refused | 3600 |" in page
     assert (PER_REQUEST_DEFAULT, TOTAL_DEFAULT, WINDOW_MAX_DEFAULT_SECONDS) == ("$0.10", "$1", 3600)

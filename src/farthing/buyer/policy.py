@@ -52,7 +52,7 @@ class Policy:
         per_hour: the most in one hour of the clock (UTC).
         per_day: the most in one day (UTC).
         per_session: the most in one session, which is a `Buyer`, or all buyers of one `Buyer(session=…)`.
-        total: the most for as long as the journal lives. A policy with neither `per_day` nor `total` has `"$1"`.
+        total: the most for as long as the journal lives. A policy that limits no time (hour, day, session) has `"$1"`.
         rate: how many payments may be made in which time, like `"10/minute"`: in any such time, not by the clock.
         approve_above: what costs more is asked about (`Buyer(approve=…)`, `Journal.approve`); nobody to ask means no.
         approval_seconds: how long an answer may take, and an approval given ahead may be used.
@@ -98,7 +98,7 @@ class Policy:
             if isinstance(seconds, bool) or seconds <= 0:
                 message = f"Policy: {name} is a number of seconds over 0, not {seconds!r}."
                 raise ConfigError(message)
-        if per_day is None and total is None:
+        if per_hour is None and per_day is None and per_session is None and total is None:
             total = TOTAL_DEFAULT
         self.networks = frozenset(networks)
         for network in self.networks:

@@ -87,7 +87,7 @@ def _policy(order: CrawlOrder, networks: Networks) -> Policy:
     policy = Policy(
         networks=payable_networks(networks, order.networks),
         per_request=order.price_max,
-        per_day=order.budget,
+        per_session=order.budget,
         per_host=per_host,
         total=None,
     )

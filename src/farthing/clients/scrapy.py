@@ -45,7 +45,7 @@ _RECEIPT: Final = "farthing_receipt"
 # Marks the paid copy of a request, so that its answer is not taken for a first 402.
 _PAYING: Final = "farthing_paying"
 # Refusals of the policy after which no page can be bought any more, unless it costs less.
-_BUDGET_SPENT: Final = frozenset({"over_total", "over_per_session", "over_per_day"})
+_BUDGET_SPENT: Final = frozenset({"over_total", "over_per_session"})
 
 # What says how to crawl is free everywhere; a site that asks for money there is taken to say nothing.
 _NEVER_PAID: Final = frozenset({"/robots.txt", "/sitemap.xml", "/.well-known/security.txt"})
