@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ PAGES = 6
 PRICE = 1_000
 
 
-class Site(Market):
+class Site(Market):  # type: ignore[misc]  # folders of tests are no packages
     """A site of free pages that link to priced ones; one is dear, one is closed to robots, one fails."""
 
     async def handle(self, request: Request) -> Response:
@@ -44,7 +44,7 @@ class Site(Market):
 
 
 @pytest.fixture(scope="module")
-def site(local: LocalServices) -> Iterator[Site]:
+def site(local: LocalServices) -> Site:
     made = Site(local)
     facilitator = RemoteFacilitator(local.facilitator_url)
 
@@ -70,7 +70,7 @@ def site(local: LocalServices) -> Iterator[Site]:
         )
 
     made.url = local.serve(make)
-    yield made
+    return made
 
 
 @pytest.fixture

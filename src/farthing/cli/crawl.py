@@ -41,40 +41,47 @@ _EPILOG = """\
 """
 
 
+Urls = Annotated[list[str], typer.Argument(metavar="URL...", help="The pages to start from: their hosts are crawled.")]
+Budget = Annotated[str, typer.Option("--budget", metavar="PRICE", help="The most that this crawl may cost.")]
+PageMax = Annotated[str, typer.Option("--max", metavar="PRICE", help="The most that one page may cost.")]
+PerHost = Annotated[
+    str | None,
+    typer.Option("--per-host", metavar="PRICE", help="The most that each host gets, ever.", show_default="any"),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="DIR", file_okay=False, help="Keep the pages here, and a list: pages.ndjson."
+    ),
+]
+Hosts = Annotated[
+    list[str] | None, typer.Option("--host", metavar="HOST", help="Follow links to this host too (repeatable).")
+]
+Pages = Annotated[int, typer.Option("--pages", min=0, metavar="N", help="Read no more than N pages (0: all).")]
+Depth = Annotated[
+    int, typer.Option("--depth", min=0, metavar="N", help="Follow links no deeper than N (0: any depth).")
+]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", min=1, max=CONCURRENCY_MAX, metavar="N", help="Pages under way at once.")
+]
+Delay = Annotated[
+    float, typer.Option("--delay", min=0, metavar="SECONDS", help="Wait so long between two pages of a host.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON that tells how it ended.")]
+
+
 def crawl(
-    urls: Annotated[
-        list[str], typer.Argument(metavar="URL...", help="The pages to start from: their hosts are crawled.")
-    ],
+    urls: Urls,
     *,
-    budget: Annotated[str, typer.Option("--budget", metavar="PRICE", help="The most that this crawl may cost.")],
-    price_max: Annotated[
-        str, typer.Option("--max", metavar="PRICE", help="The most that one page may cost.")
-    ] = PAGE_MAX_DEFAULT,
-    per_host: Annotated[
-        str | None,
-        typer.Option(
-            "--per-host", metavar="PRICE", help="The most that each host gets, ever.", show_default="no limit"
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", file_okay=False, help="Keep the pages here, and a list: pages.ndjson."
-        ),
-    ] = None,
-    host: Annotated[
-        list[str] | None, typer.Option("--host", metavar="HOST", help="Follow links to this host too (repeatable).")
-    ] = None,
-    pages: Annotated[int, typer.Option("--pages", min=0, metavar="N", help="Read no more than N pages (0: all).")] = 0,
-    depth: Annotated[
-        int, typer.Option("--depth", min=0, metavar="N", help="Follow links no deeper than N (0: any depth).")
-    ] = 0,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, max=CONCURRENCY_MAX, metavar="N", help="Pages under way at once.")
-    ] = CONCURRENCY_DEFAULT,
-    delay: Annotated[
-        float, typer.Option("--delay", min=0, metavar="SECONDS", help="Wait so long between two pages of a host.")
-    ] = 0.0,
+    budget: Budget,
+    price_max: PageMax = PAGE_MAX_DEFAULT,
+    per_host: PerHost = None,
+    output: Output = None,
+    host: Hosts = None,
+    pages: Pages = 0,
+    depth: Depth = 0,
+    concurrency: Concurrency = CONCURRENCY_DEFAULT,
+    delay: Delay = 0.0,
     yes: Yes = False,
     network: NetworkNames = None,
     token: TokenNames = None,
@@ -85,7 +92,7 @@ def crawl(
     signer: Signer = "",
     sender: From = "",
     passphrase_fd: PassphraseFd = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON that tells how it ended.")] = False,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Read a site's pages, and pay for those that ask for it, within a budget. Respects robots.txt."""

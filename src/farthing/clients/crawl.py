@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 import scrapy
-from scrapy.crawler import CrawlerProcess
+from scrapy.crawler import Crawler, CrawlerProcess
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import Request, Response, TextResponse
 from scrapy.linkextractors import LinkExtractor
@@ -121,9 +121,12 @@ class Crawl(msgspec.Struct, kw_only=True):
         return progress
 
     def _settings(self, buyer: Buyer) -> dict[str, Any]:
+        def given(_crawler: Crawler) -> Buyer:
+            return buyer
+
         return {
             "DOWNLOADER_MIDDLEWARES": {PayingMiddleware: 575},
-            "FARTHING_BUYER": lambda _crawler: buyer,
+            "FARTHING_BUYER": given,
             "ROBOTSTXT_OBEY": True,
             "USER_AGENT": self.user_agent,
             "CONCURRENT_REQUESTS": self.concurrency,
