@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_no_move_leads_from_a_settlement_to_a_claim() -> None:
 
 
 def test_S1_a_claim_is_made_once(store: Any) -> None:
-    assert store.make_claim(MakeClaim(claim())).result() == Claimed(1)
+    assert store.make_claim(MakeClaim(claim())).result() == Claimed(1, ANY)
     again = store.make_claim(MakeClaim(claim())).result()
     assert isinstance(again, Known)
     assert (again.state, again.epoch) == (State.CLAIMED, 1)
@@ -108,7 +109,7 @@ def test_S1_who_lost_the_lease_changes_nothing(store: Any) -> None:
     assert store.advance(Advance("pay_1", 1, State.CLAIMED, State.VOID, take_over=True)).result()
     found = store.look_up(LookUp("pay_1"))
     assert found.epoch == 2
-    assert store.make_claim(MakeClaim(claim(), found)).result() == Claimed(3)
+    assert store.make_claim(MakeClaim(claim(), found)).result() == Claimed(3, ANY)
     for epoch in (1, 2):
         late = Advance("pay_1", epoch, State.CLAIMED, State.SETTLING, response=StoredResponse(200, (), b"late"))
         assert not store.advance(late).result()

@@ -366,11 +366,11 @@ class Shop:
 
     def expire_leases(self) -> None:
         """Do what time does."""
-        self._write("UPDATE seller_payment SET lease_until = 0")
+        self._write("UPDATE seller_state SET lease_until = 0")
 
     def expire_window(self) -> None:
         """Do what more time does."""
-        self._write("UPDATE seller_payment SET valid_before = 0")
+        self._write("UPDATE seller_claim SET valid_before = 0")
 
     def _write(self, sql: str) -> None:
         self.seller.store._database.submit(lambda connection: connection.execute(sql)).result()

@@ -162,7 +162,7 @@ def _lease(seller: Seller) -> int:
 
 
 def _expire(seller: Seller) -> None:
-    seller.store._database.submit(lambda at: at.execute("UPDATE seller_payment SET lease_until = 0")).result()
+    seller.store._database.submit(lambda at: at.execute("UPDATE seller_state SET lease_until = 0")).result()
 
 
 def test_S1_upfront_a_long_stream_is_served_once(

@@ -8,7 +8,6 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.errors import ConfigError, StoreError
+from farthing.flow import Effect
 from farthing.world import sqlite as module
 from farthing.world.filelock import FileLock
 from farthing.world.migrations import split_statements
+from farthing.world.pending import Pending
+from farthing.world.performers import Performer
 from farthing.world.sqlite import Database, Migration, Operation
 
 ROWS = Migration(1, "rows", "CREATE TABLE rows (id TEXT PRIMARY KEY, value TEXT NOT NULL);", "test")
@@ -35,6 +37,10 @@ def insert(name: str, value: str = "") -> Operation[int]:
     return lambda at: at.execute("INSERT INTO rows VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value)).rowcount
 
 
+class Insert(Effect[int], frozen=True):
+    pass
+
+
 def fail(_: sqlite3.Connection) -> int:
     raise ValueError("this one alone")
 
@@ -49,7 +55,7 @@ class Held:
     def __init__(self, database: Database) -> None:
         self.entered = threading.Event()
         self.leave = threading.Event()
-        self.future: Future[None] = database.submit(self.wait)
+        self.future: Pending[None] = database.submit(self.wait)
         assert self.entered.wait(10)
 
     def wait(self, _: sqlite3.Connection) -> None:
@@ -129,7 +135,7 @@ def test_a_batch_is_as_if_one_came_after_the_other(
 ) -> None:
     database = Database(tmp_path_factory.mktemp("store") / "s.db", migrations=(ROWS,))
     held = Held(database)
-    futures: list[Future[int]] = []
+    futures: list[Pending[int]] = []
     expected: list[object] = []
     there: set[str] = set()
     for name, raises in plan:
@@ -148,7 +154,7 @@ def test_a_batch_is_as_if_one_came_after_the_other(
 def test_a_future_resolves_when_another_connection_sees_the_row(database: Database, tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def look(_: Future[int]) -> None:
+    def look(_: Pending[int]) -> None:
         other = sqlite3.connect(tmp_path / "store.db")
         seen.append(other.execute("SELECT count(*) FROM rows").fetchone()[0])
         other.close()
@@ -174,10 +180,12 @@ def test_a_submitted_write_is_not_called_back(database: Database) -> None:
     async def scene() -> None:
         held = Held(database)
         future = database.submit(insert("a"))
-        waiting = asyncio.wrap_future(future)
+        waiting = asyncio.ensure_future(Performer({Insert: lambda _: future}).awaiting(Insert()))
         await asyncio.sleep(0)
         waiting.cancel()
-        assert not future.cancel()
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+        assert not future.done()
         held.leave.set()
         assert await asyncio.to_thread(future.result) == 1
 

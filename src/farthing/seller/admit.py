@@ -208,7 +208,7 @@ def _answer_known(request: Request, read: Read, found: Known, networks: Networks
     if reply is Reply.OFFER:
         return _offer(request, read.offers, "this payment was refused; its window is over", networks)
     if reply in (Reply.DELIVER, Reply.RUN, Reply.PENDING):
-        ticket = ticket_for(request, read, networks, epoch=found.epoch)
+        ticket = ticket_for(request, read, networks, epoch=found.epoch, claim=found.claim)
         verdict = yield from known_payment.resume(ticket, found, reply, now_seconds=now_seconds)
         return verdict
     return Refuse(known_payment.refusal(found, reply))
@@ -278,13 +278,13 @@ def _claim(request: Request, read: Read, over: Known | None, networks: Networks)
     answer = yield from MakeClaim(claim, over)
     if not isinstance(answer, Claimed):
         return answer
-    ticket = ticket_for(request, read, networks, epoch=answer.epoch)
+    ticket = ticket_for(request, read, networks, epoch=answer.epoch, claim=answer.claim)
     if not upfront:
         return Serve(ticket)
     return (yield from settle(ticket, State.SETTLING, None))
 
 
-def ticket_for(request: Request, read: Read, networks: Networks, *, epoch: int) -> Ticket:
+def ticket_for(request: Request, read: Read, networks: Networks, *, epoch: int, claim: int = 0) -> Ticket:
     """Make the value that travels from admit to conclude."""
     signed, route = read.signed, request.route
     token = networks.token(signed.network, signed.asset)
@@ -306,6 +306,7 @@ def ticket_for(request: Request, read: Read, networks: Networks, *, epoch: int) 
         stores_response=route.store_response,
         shared_cache=route.shared_cache,
         wire=request.wire,
+        claim=claim,
     )
 
 

@@ -43,6 +43,7 @@ def _conclude(ticket: Ticket, response: StoredResponse) -> Flow[Release | Refuse
             State.SETTLING,
             lease_until=now_seconds + SETTLE_LEASE_SECONDS,
             response=response,
+            claim=ticket.claim,
         )
     except StoreError:
         return Refuse(unrecorded(ticket, ""))
@@ -66,7 +67,7 @@ def abandon(ticket: Ticket) -> Flow[bool]:
 def finish(ticket: Ticket, *, complete: bool) -> Flow[None]:
     """Note how the work of a settled payment ended (`upfront`): delivered, owed still, or to be refunded."""
     if complete:
-        yield from MarkDelivered(ticket.payment_id, ticket.epoch, State.RUNNING)
+        yield from MarkDelivered(ticket.payment_id, ticket.epoch, State.RUNNING, ticket.claim)
         return
     try:
         found = yield from LookUp(ticket.payment_id)
@@ -96,10 +97,10 @@ def not_begun(ticket: Ticket) -> Flow[None]:
         return
 
 
-def delivered(ticket: Ticket) -> Flow[None]:
-    """Note that all bytes of a settled answer went out."""
+def delivered(ticket: Ticket, *, spooled: bool = True) -> Flow[None]:
+    """Note that all bytes of a settled answer went out; `spooled` False: no file was kept of it."""
     source = State.RUNNING if ticket.flow is PaymentFlow.UPFRONT else State.SETTLED
-    yield from MarkDelivered(ticket.payment_id, ticket.epoch, source)
+    yield from MarkDelivered(ticket.payment_id, ticket.epoch, source, ticket.claim, spooled)
 
 
 def undelivered(ticket: Ticket) -> Flow[None]:

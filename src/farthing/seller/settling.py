@@ -138,6 +138,7 @@ def _settled(
         transaction=settlement.transaction,
         receipt=encode_json(settlement).decode(),
         entry=entry,
+        claim=ticket.claim,
     )
     if not moved:
         return Refuse(lost_lease(ticket))

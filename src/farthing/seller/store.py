@@ -32,6 +32,8 @@ class Known(msgspec.Struct, frozen=True):
     payer: str
     # The facilitator's SettlementResponse as JSON, empty until settled.
     receipt: str
+    # The store's own number of this claim; 0 where it has none.
+    claim: int = 0
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -56,9 +58,10 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """The claim was made; `epoch` is the owner's."""
+    """The claim was made; `epoch` is the owner's, and `claim` the store's own number of it, by which it is found."""
 
     epoch: int
+    claim: int = 0
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
@@ -103,7 +106,8 @@ class Advance(Effect[bool], frozen=True):
     """Move a payment from `source` to `target`, if it is still there and `epoch` is still its owner's.
 
     `take_over` gives the row a new epoch (the old one plus one): the caller becomes the owner. `response` and `entry`
-    are kept in the same transaction; `run` counts one more run of the handler.
+    are kept in the same transaction, `receipt` with the entry; `run` counts one more run of the handler. `claim` is the
+    store's number of the claim, where the caller knows it.
     """
 
     payment_id: str
@@ -118,6 +122,7 @@ class Advance(Effect[bool], frozen=True):
     receipt: str = ""
     response: StoredResponse | None = None
     entry: LedgerEntry | None = None
+    claim: int = 0
 
 
 class FetchResponse(Effect["StoredResponse | None"], frozen=True):
@@ -127,11 +132,16 @@ class FetchResponse(Effect["StoredResponse | None"], frozen=True):
 
 
 class MarkDelivered(Effect[None], frozen=True):
-    """Note that all bytes went out, and drop the kept response. Not waited for: a lost note costs one more delivery."""
+    """Note that all bytes went out, and drop the kept response. Not waited for: a lost note costs one more delivery.
+
+    `spooled` False says that there is no file to be dropped with it.
+    """
 
     payment_id: str
     epoch: int
     source: State
+    claim: int = 0
+    spooled: bool = True
 
 
 class TakesKeys(Effect[bool], frozen=True):

@@ -18,7 +18,7 @@ from farthing.seller.store import StoredResponse
 class Ticket(msgspec.Struct, frozen=True):
     """A claimed payment on its way through the work. Who holds it, and only at its epoch, may move the payment.
 
-    `wire` is what this request came over, and its answer goes out over.
+    `claim` is the store's number of the claim; `wire` is what this request came over, and its answer goes out over.
     """
 
     payment: Payment
@@ -29,6 +29,7 @@ class Ticket(msgspec.Struct, frozen=True):
     stores_response: bool
     shared_cache: bool
     wire: Wire = CURRENT
+    claim: int = 0
 
     @property
     def payment_id(self) -> str:

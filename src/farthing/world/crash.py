@@ -19,6 +19,7 @@ from typing import Any, Final
 from farthing.errors import ConfigError
 from farthing.evm.node import AskNode
 from farthing.flow import Effect
+from farthing.world.pending import Pending
 
 CRASH_AT: Final = "FARTHING_CRASH_AT"
 
@@ -62,7 +63,7 @@ class _Crashing:
         waiting: object = answer  # narrowed apart, since what a handler promises is between it and its effect
         if isinstance(waiting, CoroutineType):
             return _then_die(answer)
-        if isinstance(waiting, Future):
+        if isinstance(waiting, (Future, Pending)):
             # The callback runs in the thread that made the write durable.
             answer.add_done_callback(_die)
             return answer

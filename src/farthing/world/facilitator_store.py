@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -44,6 +43,7 @@ from farthing.flow import Effect
 from farthing.world import facilitator_outbox as outbox
 from farthing.world.facilitator_books import Books, record_chain
 from farthing.world.facilitator_rows import SELECT_PAYMENT, read_payment
+from farthing.world.pending import Pending
 from farthing.world.sqlite import Database, load_migrations
 
 E = TypeVar("E", bound=Effect[Any])
@@ -140,7 +140,7 @@ class FacilitatorStore:
     def _reading(self, query: Callable[[sqlite3.Connection, E], R]) -> Callable[[E], R]:
         return lambda effect: self.database.read(lambda at: query(at, effect))
 
-    def _writing(self, step: Callable[[sqlite3.Connection, E], R]) -> Callable[[E], Future[R]]:
+    def _writing(self, step: Callable[[sqlite3.Connection, E], R]) -> Callable[[E], Pending[R]]:
         return lambda effect: self.database.submit(lambda at: step(at, effect))
 
 

@@ -10,7 +10,6 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +60,7 @@ from farthing.world.journal_rows import (
     take_approval,
     used_value,
 )
+from farthing.world.pending import Pending
 from farthing.world.sqlite import Database, load_migrations
 
 # Of one answer to a cold question: some megabytes.
@@ -218,7 +218,7 @@ class Journal:
     def _list_open(self, effect: ListOpen) -> tuple[OpenEntry, ...]:
         return self._database.read(lambda connection: list_open(connection, effect))
 
-    def _find_open(self, effect: FindOpen) -> OpenPayment | Future[Any] | None:
+    def _find_open(self, effect: FindOpen) -> OpenPayment | Pending[Any] | None:
         def look(connection: sqlite3.Connection) -> OpenPayment | None:
             return open_payment(connection, effect.request_print, effect.payer)
 
@@ -231,13 +231,13 @@ class Journal:
             return Stopped(f"the file {self.stop_file} is there")
         return stop_reason(connection)
 
-    def _leave_again(self, operation: Callable[[sqlite3.Connection, Any], bool], effect: Any) -> Future[Any]:
+    def _leave_again(self, operation: Callable[[sqlite3.Connection, Any], bool], effect: Any) -> Pending[Any]:
         self.begin(effect.purchase_id)
         future = self._database.submit(lambda connection: self._stop(connection) or operation(connection, effect))
         future.add_done_callback(lambda done: None if _holds(done, answer=True) else self.end(effect.purchase_id))
         return future
 
-    def _record(self, effect: RecordPayment) -> Future[Any]:
+    def _record(self, effect: RecordPayment) -> Pending[Any]:
         def record(connection: sqlite3.Connection) -> bool | Stopped:
             stopped = self._stop(connection)
             if stopped is None:
@@ -247,19 +247,19 @@ class Journal:
 
         return self._database.submit(record)
 
-    def _take_place(self, effect: Reserve) -> Future[Any]:
+    def _take_place(self, effect: Reserve) -> Pending[Any]:
         # Before the row is written: from then on another thread may find it, and must not take it for cut.
         self.begin(effect.purchase_id)
         future = self._database.submit(lambda connection: self._stop(connection) or reserve(connection, effect))
         future.add_done_callback(lambda done: None if _holds(done, answer=Reserved()) else self.end(effect.purchase_id))
         return future
 
-    def _submit(self, operation: Callable[[sqlite3.Connection, Any], Any], argument: Any) -> Future[Any]:
+    def _submit(self, operation: Callable[[sqlite3.Connection, Any], Any], argument: Any) -> Pending[Any]:
         return self._database.submit(lambda connection: operation(connection, argument))
 
 
-def _holds(done: Future[Any], *, answer: object) -> bool:
-    return not done.cancelled() and done.exception() is None and done.result() == answer
+def _holds(done: Pending[Any], *, answer: object) -> bool:
+    return done.exception() is None and done.result() == answer
 
 
 def _now() -> int:

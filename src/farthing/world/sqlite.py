@@ -7,10 +7,17 @@
 An *operation* is a pure function of its connection: it may be run twice, the first time in a transaction that is
 rolled back. It runs statements and returns a value; it neither begins nor ends a transaction, and it remembers nothing.
 Of one operation all or nothing happens, and no other is seen half done, in this process or in another.
+
+    future = database.join(claim_together, claim)        # answers = claim_together(connection, [claim, …])
+
+A *joint operation* does in one call whatever a batch holds for it, so that one statement can carry many rows: each
+statement gives the interpreter's lock away and takes it back, which costs more than a row does. It gets the items of
+a batch as a list and gives a list of their answers. Where it fails each item is run alone, as operations are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -19,20 +26,22 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from farthing.errors import StoreError
+from farthing.world.batches import ALONE, Gathered, Waiting, run_together
 from farthing.world.filelock import FileLock
 from farthing.world.migrations import Migration, load_migrations, migrate
+from farthing.world.pending import Pending
 from farthing.world.sqlite_errors import ends_connection, translate
 
 R = TypeVar("R")
+T = TypeVar("T")
 Operation: TypeAlias = Callable[[sqlite3.Connection], R]
-_Waiting: TypeAlias = "tuple[Operation[Any], Future[Any], bool]"
+Joint: TypeAlias = Callable[[sqlite3.Connection, list[T]], list[R]]
 
-__all__ = ["Database", "Migration", "Operation", "load_migrations"]
+__all__ = ["Database", "Joint", "Migration", "Operation", "Pending", "load_migrations"]
 
 # Of one transaction: enough that the fsync is shared, few enough that the file lock is given back within some ms.
 BATCH_LIMIT = 512
@@ -48,6 +57,13 @@ BUSY_TIMEOUT_SECONDS = 5.0
 CLOSE_TIMEOUT_SECONDS = 30.0
 # The write-ahead log is cut back to this size when it is reset, so that one long read does not leave it large.
 JOURNAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
+
+# Statements that a connection keeps compiled: joint operations have one for each power of two of rows.
+STATEMENTS_MAX = 512
+# The log is copied into the file after so many pages (16 MB): a page that is written in every batch is copied once.
+CHECKPOINT_PAGES = 4_000
+# Pages in memory, in KiB: an index that is written all over is read from there.
+CACHE_KIBIBYTES = 16_384
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 _forking: list[Database] = []
@@ -83,15 +99,36 @@ class Database:
             raise StoreError(f"The store {self.path} can't be opened: {error.strerror}.") from error
         _open.add(self)
 
-    def submit(self, operation: Operation[R], *, awaited: bool = True) -> Future[R]:
+    def submit(self, operation: Operation[R], *, awaited: bool = True) -> Pending[R]:
         """Have `operation` committed by the writer thread; one that nobody awaits may wait for the next batch.
 
-        The future resolves when the batch that holds it is on disk, or fails: with what the operation raised, which
-        is its own trouble alone, or with `StoreError`. It can't be cancelled. Raises `StoreError` at once, and
-        nothing will be written, when the database is closed or `queue_limit` operations wait already.
+        The answer is known when the batch that holds it is on disk, or it is an error: what the operation raised, which
+        is its own trouble alone, or `StoreError`. It can't be taken back. Raises `StoreError` at once, and nothing
+        will be written, when the database is closed or `queue_limit` operations wait already.
         """
-        future: Future[R] = Future()
-        future.set_running_or_notify_cancel()  # from here on cancel() is refused: it happens or fails, and says which
+        pending: Pending[R] = Pending()
+        self._put([Waiting(operation, ALONE, pending, awaited)])
+        return pending
+
+    def join(self, joint: Joint[T, R], item: T, *, awaited: bool = True) -> Pending[R]:
+        """Have `joint` do `item`, with all others that a batch holds for it; else as `submit`.
+
+        What is asked for in one turn of an event loop is handed over at its end, so that it is one batch; what is
+        wrong then is the answer. Of one batch the single operations come first, in their order.
+        """
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - its public twin raises where there is none
+        if loop is None:
+            pending: Pending[R] = Pending()
+            self._put([Waiting(joint, item, pending, awaited)])
+            return pending
+        gathered: Gathered | None = getattr(self._local, "gathered", None)
+        if gathered is None or gathered.loop is not loop:
+            gathered = self._local.gathered = Gathered(loop, self._put)
+        pending = Pending(gathered.hand_over)
+        gathered.add(Waiting(joint, item, pending, awaited))
+        return pending
+
+    def _put(self, waiting: list[Waiting]) -> None:
         with self._submit_lock:
             if self._closed:
                 raise StoreError(f"The store {self.path} is closed.")
@@ -104,8 +141,8 @@ class Database:
                 arguments = (self._queue,)
                 self._thread = threading.Thread(target=self._write, args=arguments, name="farthing-store", daemon=True)
                 self._thread.start()
-            self._queue.put((operation, future, awaited))
-        return future
+            for each in waiting:
+                self._queue.put(each)
 
     def read(self, query: Operation[R]) -> R:
         """Run `query` in this thread, on a connection of its own that can't write, and over one snapshot.
@@ -138,6 +175,9 @@ class Database:
 
     def close(self) -> None:
         """Commit what waits, then close. A later `submit` or `read` raises `StoreError`; closing twice is harmless."""
+        gathered: Gathered | None = getattr(self._local, "gathered", None)
+        if gathered is not None:
+            gathered.hand_over()
         with self._submit_lock:
             if self._closed:
                 return
@@ -159,15 +199,15 @@ class Database:
 
     # The writer thread
 
-    def _write(self, waiting: queue.SimpleQueue[_Waiting | None]) -> None:
+    def _write(self, waiting: queue.SimpleQueue[Waiting | None]) -> None:
         ended = False
         while not ended:
-            batch: list[_Waiting] = []
+            batch: list[Waiting] = []
             awaited = False
             item = waiting.get()
             while item is not None:
                 batch.append(item)
-                awaited = awaited or item[2]
+                awaited = awaited or item.awaited
                 if len(batch) >= BATCH_LIMIT:
                     break
                 try:
@@ -180,30 +220,30 @@ class Database:
                 self._settle(batch)
             del batch, item  # an idle writer keeps nobody's operation alive
 
-    def _settle(self, batch: list[_Waiting]) -> None:
-        """Commit `batch` and resolve its futures, whatever happens."""
+    def _settle(self, batch: list[Waiting]) -> None:
+        """Commit `batch` and answer its callers, whatever happens."""
         with self._writer_lock:
             try:
                 answers = self._commit(batch)
             except sqlite3.Error as error:
                 answers = [translate(error, self.path)] * len(batch)
                 self._drop_writer()
-            except BaseException as error:  # noqa: BLE001 - a caller waits for each future: the thread must not die
+            except BaseException as error:  # noqa: BLE001 - a caller waits for each answer: the thread must not die
                 answers = [error] * len(batch)
                 self._drop_writer()
-        for (_, future, _), answer in zip(batch, answers, strict=True):
+        for waiting, answer in zip(batch, answers, strict=True):
             if isinstance(answer, BaseException):
-                future.set_exception(answer)
+                waiting.pending.fail(answer)
             else:
-                future.set_result(answer[0])
+                waiting.pending.resolve(answer[0])
 
-    def _commit(self, batch: list[_Waiting]) -> list[tuple[Any] | BaseException]:
+    def _commit(self, batch: list[Waiting]) -> list[tuple[Any] | BaseException]:
         """Run `batch` under the file's lock: together if that goes well, else each alone, so that only one fails."""
         lock, connection = self._prepare()
         self._acquire(lock)
         try:
             try:
-                return list(_run_together(connection, batch))
+                return list(run_together(connection, batch))
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and ends_connection(error):
                     raise
@@ -214,9 +254,9 @@ class Database:
         finally:
             lock.release()
 
-    def _run_alone(self, connection: sqlite3.Connection, waiting: _Waiting) -> tuple[Any] | BaseException:
+    def _run_alone(self, connection: sqlite3.Connection, waiting: Waiting) -> tuple[Any] | BaseException:
         try:
-            return _run_together(connection, [waiting])[0]
+            return run_together(connection, [waiting])[0]
         except Exception as error:  # noqa: BLE001 - it is handed to the caller who waits
             return _told(error, self.path)
 
@@ -225,7 +265,7 @@ class Database:
     def _start_afresh(self) -> None:
         self._submit_lock = threading.Lock()
         self._writer_lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread = None
         self._file_lock = None
         self._writer = None
@@ -285,7 +325,11 @@ class Database:
     def _connect(self, *, query_only: bool) -> sqlite3.Connection:
         # The serialised mode of the library guards a connection that is closed by another thread than its own.
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            self.path,
+            timeout=BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_MAX,
         )
         try:
             connection.execute("PRAGMA foreign_keys=ON")
@@ -306,8 +350,10 @@ class Database:
     def _make_durable(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
             raise StoreError(f"The store {self.path} is on a file system without shared memory: use a local disk.")
-        # FULL: a commit is on disk, not only out of the process, before its future resolves.
+        # FULL: a commit is on disk, not only out of the process, before its caller is told.
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIBIBYTES}")
         connection.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}")
 
     def _drop_writer(self) -> None:
@@ -353,22 +399,6 @@ class _Reader:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
-
-
-def _run_together(connection: sqlite3.Connection, batch: list[_Waiting]) -> list[tuple[Any]]:
-    """Run and commit `batch` as one transaction. Answers are wrapped, since an answer may itself be an exception."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        answers: list[tuple[Any]] = []
-        for operation, _, _ in batch:
-            answers.append((operation(connection),))
-            if not connection.in_transaction:
-                raise RuntimeError(f"{operation!r} ended the transaction: an operation runs statements and no more.")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    return answers
 
 
 def _told(error: Exception, path: Path) -> Exception:

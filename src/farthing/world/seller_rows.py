@@ -1,0 +1,340 @@
+"""The rows of the seller's store: all its SQL, named, and the operations that a batch does with it.
+
+A claim is an insert that happens once, a move is an update on (state, epoch), and the number of rows affected is the
+answer. Both are joint operations: one statement for all that a batch holds of a kind (`docs/decisions/010`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from farthing.errors import StoreError
+from farthing.seller.states import PaymentFlow, State
+from farthing.seller.store import Advance, Claim, Claimed, Known, LedgerEntry, SellerPayment, StoredResponse
+
+_NEWEST: Final = "(SELECT claim FROM seller_claim WHERE payment_id = ? ORDER BY epoch DESC LIMIT 1)"
+LOOK_UP: Final = (
+    "SELECT c.payment_id, c.fingerprint, c.request_print, s.state, s.epoch, s.lease_until, c.valid_before, c.flow, "
+    "c.idempotent, c.stores_response, s.runs, s.settlement_tx, s.reason, c.network, c.payer, "
+    "COALESCE(l.receipt, ''), c.claim FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
+    "LEFT JOIN seller_ledger AS l ON l.claim = c.claim AND l.settlement_tx = s.settlement_tx "
+    "WHERE c.payment_id = ? ORDER BY c.epoch DESC LIMIT 1"
+)
+FIND_CLAIM: Final = "SELECT claim FROM seller_claim WHERE payment_id = ? ORDER BY epoch DESC LIMIT 1"
+CLAIM_COLUMNS: Final = 16
+CLAIM: Final = (
+    "INSERT INTO seller_claim (claim, payment_id, epoch, fingerprint, request_print, valid_before, flow, idempotent, "
+    "stores_response, network, asset, payer, pay_to, amount, resource, claimed_at) VALUES {} "
+    "ON CONFLICT (payment_id, epoch) DO NOTHING"
+)
+CLAIMED: Final = "SELECT claim FROM seller_claim WHERE claim IN {}"
+STATE_COLUMNS: Final = 4
+STATE: Final = (
+    "INSERT INTO seller_state (claim, state, epoch, lease_until, runs, settlement_tx, reason, mover) "
+    "SELECT v.column1, v.column2, v.column3, v.column4, 0, '', '', 0 FROM (VALUES {}) AS v"
+)
+STANDING: Final = "SELECT state, epoch FROM seller_state WHERE claim = ?"
+MOVE_COLUMNS: Final = 10
+MOVE: Final = (
+    "UPDATE seller_state SET state = v.column4, epoch = seller_state.epoch + v.column5, lease_until = v.column6, "
+    "runs = runs + v.column7, settlement_tx = CASE WHEN v.column8 = '' THEN settlement_tx ELSE v.column8 END, "
+    "reason = CASE WHEN v.column9 = '' THEN reason ELSE v.column9 END, mover = v.column10 "
+    "FROM (VALUES {}) AS v "
+    "WHERE seller_state.claim = v.column1 AND seller_state.state = v.column2 AND seller_state.epoch = v.column3"
+)
+MOVED: Final = "SELECT mover FROM seller_state WHERE claim IN {}"
+RESPONSE_COLUMNS: Final = 5
+KEEP_RESPONSE: Final = (
+    "INSERT INTO seller_response (claim, status, headers, body, spool) VALUES {} "
+    "ON CONFLICT (claim) DO UPDATE SET status = excluded.status, headers = excluded.headers, "
+    "body = excluded.body, spool = excluded.spool"
+)
+FETCH_RESPONSE: Final = f"SELECT status, headers, body, spool FROM seller_response WHERE claim = {_NEWEST}"  # noqa: S608 - a constant
+FIND_SPOOL: Final = "SELECT spool FROM seller_response WHERE claim = ?"
+DROP_RESPONSE: Final = "DELETE FROM seller_response WHERE claim IN {}"
+POST_COLUMNS: Final = 10
+POST: Final = (
+    "INSERT INTO seller_ledger (claim, settlement_tx, payment_id, network, asset, debit, credit, amount, posted_at, "
+    "receipt) VALUES {}"
+)
+LIST: Final = (
+    "SELECT c.payment_id, s.state, c.network, c.asset, c.payer, c.pay_to, c.amount, c.resource, s.settlement_tx, "
+    "s.reason, c.claimed_at FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
+    "WHERE (s.state = ? OR ? = '') AND NOT EXISTS (SELECT 1 FROM seller_claim AS later "
+    "WHERE later.payment_id = c.payment_id AND later.epoch > c.epoch) "
+    "ORDER BY c.claimed_at DESC, c.payment_id LIMIT ?"
+)
+LEDGER: Final = (
+    "SELECT network, asset, debit, credit, amount, settlement_tx, posted_at FROM seller_ledger "
+    "ORDER BY posted_at, claim"
+)
+
+NAME_STORE: Final = "INSERT INTO seller_fact (fact, value) VALUES ('name', ?) ON CONFLICT (fact) DO NOTHING"
+STORE_NAME: Final = "SELECT value FROM seller_fact WHERE fact = 'name'"
+TAKE_LANE: Final = (
+    "UPDATE seller_fact SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE fact = 'lanes'"  # a lane is one's own
+)
+LANES: Final = "SELECT value FROM seller_fact WHERE fact = 'lanes'"
+
+# No two stores draw the same name.
+NAME_SIZE_BYTES: Final = 16
+# Rows of one statement: SQLite compiles one for each power of two up to this, and a batch seldom has more.
+ROWS_MAX: Final = 32
+# A response that nobody will be given is not kept: it would only take room.
+NOTHING_TO_DELIVER: Final = frozenset({State.REFUSED, State.CLOSED, State.REFUND_DUE, State.VOID, State.ABORTED})
+_DROPS_RESPONSE: Final = NOTHING_TO_DELIVER | {State.DELIVERED}
+# 64-bit columns: a window that ends later than that never ends.
+_FOREVER: Final = 2**62
+
+
+class NewClaim(NamedTuple):
+    """A claim under the number that it will have."""
+
+    claim: int
+    wanted: Claim
+
+
+class Move(NamedTuple):
+    """A move of the claim `claim`; `mover` is a number that no other move has."""
+
+    claim: int
+    mover: int
+    wanted: Advance
+
+
+@cache
+def _for_rows(sql: str, columns: int, count: int) -> str:
+    """Write a statement out for `count` rows."""
+    row = f"({', '.join('?' * columns)})"
+    return sql.format(", ".join([row] * count))
+
+
+@cache
+def _for_list(sql: str, count: int) -> str:
+    return sql.format(f"({', '.join('?' * count)})")
+
+
+def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut into powers of two of rows, so that there are few statements to be compiled."""
+    start, left = 0, len(rows)
+    while left:
+        size = min(ROWS_MAX, 1 << (left.bit_length() - 1))
+        yield rows[start : start + size]
+        start += size
+        left -= size
+
+
+def _write(connection: sqlite3.Connection, sql: str, columns: int, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Run a statement for many rows; gives how many it affected."""
+    done = 0
+    for piece in _pieces(rows):
+        values = [value for row in piece for value in row]
+        done += connection.execute(_for_rows(sql, columns, len(piece)), values).rowcount
+    return done
+
+
+def claim_together(connection: sqlite3.Connection, items: list[NewClaim]) -> list[Claimed | Known]:
+    """Claim payments that were never claimed: for each the claim, or what is known, where another was first."""
+    rows = [_claim_row(each, 1) for each in items]
+    won = None
+    if _write(connection, CLAIM, CLAIM_COLUMNS, rows) != len(items):
+        won = {
+            row[0]
+            for piece in _pieces([each.claim for each in items])
+            for row in connection.execute(_for_list(CLAIMED, len(piece)), piece)
+        }
+    made = [each for each in items if won is None or each.claim in won]
+    states = [(each.claim, each.wanted.state.value, 1, each.wanted.lease_until) for each in made]
+    _write(connection, STATE, STATE_COLUMNS, states)
+    return [
+        Claimed(1, each.claim) if won is None or each.claim in won else _found(connection, each.wanted.payment_id)
+        for each in items
+    ]
+
+
+def claim_again(connection: sqlite3.Connection, item: NewClaim, over: Known) -> Claimed | Known:
+    """Claim a payment whose earlier claim came to nothing, if that still stands as it was found."""
+    if connection.execute(STANDING, (over.claim,)).fetchone() != (over.state.value, over.epoch):
+        return _found(connection, item.wanted.payment_id)
+    epoch = over.epoch + 1
+    if _write(connection, CLAIM, CLAIM_COLUMNS, [_claim_row(item, epoch)]) != 1:
+        return _found(connection, item.wanted.payment_id)
+    state = (item.claim, item.wanted.state.value, epoch, item.wanted.lease_until)
+    _write(connection, STATE, STATE_COLUMNS, [state])
+    return Claimed(epoch, item.claim)
+
+
+def _claim_row(item: NewClaim, epoch: int) -> tuple[Any, ...]:
+    wanted = item.wanted
+    return (
+        item.claim,
+        wanted.payment_id,
+        epoch,
+        wanted.fingerprint,
+        wanted.request_print,
+        min(wanted.valid_before, _FOREVER),
+        wanted.flow.value,
+        int(wanted.idempotent),
+        int(wanted.stores_response),
+        wanted.network,
+        wanted.asset,
+        wanted.payer,
+        wanted.pay_to,
+        str(wanted.amount),
+        wanted.resource,
+        wanted.claimed_at,
+    )
+
+
+def _found(connection: sqlite3.Connection, payment_id: str) -> Known:
+    row = connection.execute(LOOK_UP, (payment_id,)).fetchone()
+    if row is None:
+        message = f"{payment_id} was claimed and is gone; the seller's rows are never deleted by hand."
+        raise StoreError(message)
+    return known(row)
+
+
+def move_together(connection: sqlite3.Connection, items: list[Move]) -> list[bool]:
+    """Move claims that are still where they were, and keep what goes with each; tells which were moved."""
+    answers: list[bool] = []
+    for piece in _pieces(items):
+        values = [value for each in piece for value in _move_row(each)]
+        done = connection.execute(_for_rows(MOVE, MOVE_COLUMNS, len(piece)), values).rowcount
+        if done == len(piece):
+            answers += [True] * done
+        else:
+            # Of two moves of one claim one was made; whose it was is written in its row.
+            rows = connection.execute(_for_list(MOVED, len(piece)), [each.claim for each in piece])
+            movers = {row[0] for row in rows}
+            answers += [each.mover in movers for each in piece]
+    moved = [each for each, is_moved in zip(items, answers, strict=True) if is_moved]
+    _write(connection, KEEP_RESPONSE, RESPONSE_COLUMNS, [row for each in moved for row in _response_rows(each)])
+    _write(connection, POST, POST_COLUMNS, [row for each in moved for row in _ledger_rows(each)])
+    for piece in _pieces([each.claim for each in moved if each.wanted.target in _DROPS_RESPONSE]):
+        connection.execute(_for_list(DROP_RESPONSE, len(piece)), piece)
+    return answers
+
+
+def deliver_spooled(connection: sqlite3.Connection, item: Move) -> str:
+    """Note a delivery; gives the spool file that may go."""
+    row = connection.execute(FIND_SPOOL, (item.claim,)).fetchone()
+    moved = move_together(connection, [item])[0]
+    return "" if row is None or not moved else str(row[0])
+
+
+def _move_row(item: Move) -> tuple[Any, ...]:
+    wanted = item.wanted
+    return (
+        item.claim,
+        wanted.source.value,
+        wanted.epoch,
+        wanted.target.value,
+        int(wanted.take_over),
+        wanted.lease_until,
+        int(wanted.run),
+        wanted.transaction,
+        wanted.reason,
+        item.mover,
+    )
+
+
+def _response_rows(item: Move) -> Iterator[tuple[Any, ...]]:
+    kept = item.wanted.response
+    if kept is not None:
+        yield item.claim, kept.status, msgspec.json.encode(kept.headers).decode(), kept.body, kept.spool
+
+
+def _ledger_rows(item: Move) -> Iterator[tuple[Any, ...]]:
+    entry = item.wanted.entry
+    if entry is not None:
+        yield (
+            item.claim,
+            entry.transaction,
+            item.wanted.payment_id,
+            entry.network,
+            entry.asset,
+            entry.payer,
+            entry.pay_to,
+            str(entry.amount),
+            entry.posted_at,
+            item.wanted.receipt,
+        )
+
+
+def name_store(connection: sqlite3.Connection) -> str:
+    """Give the store's name, which is drawn when it is opened for the first time."""
+    connection.execute(NAME_STORE, (secrets.token_hex(NAME_SIZE_BYTES),))
+    return str(connection.execute(STORE_NAME).fetchone()[0])
+
+
+def take_lane(connection: sqlite3.Connection) -> int:
+    """Take a lane of claim numbers that no other process has."""
+    connection.execute(TAKE_LANE)
+    return int(connection.execute(LANES).fetchone()[0])
+
+
+def known(row: tuple[Any, ...]) -> Known:
+    """Read a row of `LOOK_UP`."""
+    return Known(
+        payment_id=row[0],
+        fingerprint=row[1],
+        request_print=row[2],
+        state=State(row[3]),
+        epoch=row[4],
+        lease_until=row[5],
+        valid_before=row[6],
+        flow=PaymentFlow(row[7]),
+        idempotent=bool(row[8]),
+        stores_response=bool(row[9]),
+        runs=row[10],
+        transaction=row[11],
+        reason=row[12],
+        network=row[13],
+        payer=row[14],
+        receipt=row[15],
+        claim=row[16],
+    )
+
+
+def payment(row: tuple[Any, ...]) -> SellerPayment:
+    """Read a row of `LIST`."""
+    return SellerPayment(
+        payment_id=row[0],
+        state=State(row[1]),
+        network=row[2],
+        asset=row[3],
+        payer=row[4],
+        pay_to=row[5],
+        amount=int(row[6]),
+        resource=row[7],
+        transaction=row[8],
+        reason=row[9],
+        claimed_at=row[10],
+    )
+
+
+def entry(row: tuple[Any, ...]) -> LedgerEntry:
+    """Read a row of `LEDGER`."""
+    return LedgerEntry(
+        network=row[0],
+        asset=row[1],
+        payer=row[2],
+        pay_to=row[3],
+        amount=int(row[4]),
+        transaction=row[5],
+        posted_at=row[6],
+    )
+
+
+_headers_decoder = msgspec.json.Decoder(tuple[tuple[str, str], ...])
+
+
+def response(row: tuple[Any, ...]) -> StoredResponse:
+    """Read a row of `FETCH_RESPONSE`."""
+    return StoredResponse(row[0], _headers_decoder.decode(row[1]), bytes(row[2]), row[3])
