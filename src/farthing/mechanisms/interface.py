@@ -6,12 +6,13 @@ through them. A face does no I/O: what needs the outside is a flow.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
 from farthing.evm.node import NodeCall
 from farthing.flow import Flow
+from farthing.protocol.clearing import Signed
 from farthing.protocol.identity import PaymentIdentity
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, VerifyResponse
 
@@ -52,6 +53,42 @@ class PreparedPayment(msgspec.Struct, frozen=True):
 
     payload: msgspec.Struct
     signed: SignedPayment
+
+
+class RequestToBind(msgspec.Struct, frozen=True):
+    """The request that a payment goes with; `body_digest` is its body's SHA-256 in hex, empty where it has none."""
+
+    method: str
+    url: str
+    body_digest: str = ""
+
+
+class BoundPayment(msgspec.Struct, frozen=True):
+    """A payment that is signed together with its request: header lines to send beside the payment's own.
+
+    `signed` is what the other side will read; `evidence` what proves it later, and `promise_id` its id there.
+    """
+
+    headers: tuple[tuple[str, str], ...]
+    signed: SignedPayment
+    evidence: Signed
+    promise_id: str
+
+
+@runtime_checkable
+class BindsRequest(Protocol):
+    """What a buyer's face has beside the others where the request itself is signed (payments on credit)."""
+
+    @property
+    def payer(self) -> str:
+        """Who pays by this face: not the account of the buyer's signer."""
+        ...
+
+    def bind(
+        self, prepared: PreparedPayment, offer: PaymentRequirements, request: RequestToBind, *, payment_header: str
+    ) -> Flow[BoundPayment]:
+        """Sign the request with the payment header that it will carry; yields the effect of its signature."""
+        ...
 
 
 class BuyerMechanism(Protocol):

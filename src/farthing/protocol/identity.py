@@ -13,7 +13,8 @@ class PaymentIdentity(msgspec.Struct, frozen=True):
     `kind` names what the right is and `parts` says which one, lower case, in this order:
 
     - `eip3009`: network (CAIP-2), token, from, nonce.
-    - (Permit2, channels and commitments come with their mechanisms.)
+    - `commitment`: payer (the origin of its key directory), commitment id.
+    - (Permit2 and channels come with their mechanisms.)
     """
 
     kind: str

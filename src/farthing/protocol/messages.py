@@ -133,6 +133,7 @@ class SettlementResponse(Message, frozen=True):
     amount: Text | None = None
     extra: dict[str, Any] | None = None
     extensions: dict[str, Any] | None = None
+    asset: Text | None = None
 
 
 class SupportedKind(Message, frozen=True):
