@@ -18,6 +18,7 @@ FarthingError
 │   ├── NodeUnavailable         no endpoint answered in time, or what came was not an answer
 │   └── NodeRefused             the node answered with an error of its own (code, message, data)
 ├── FacilitatorUnavailable      a facilitator did not answer a verification: never a verdict either
+│   └── RateLimited             too much was asked of it in a while: the same again, later
 └── StoreError                  the store can't be read or written (full, locked, of another schema)
 ```
 """
@@ -134,6 +135,15 @@ class NodeRefused(NodeError):
 
 class FacilitatorUnavailable(FarthingError):
     """A facilitator did not answer a verification. It is never a verdict on the payment."""
+
+
+class RateLimited(FacilitatorUnavailable):
+    """A caller or a payer asked for more than it gets in a while. The same may be sent again after some seconds."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        """Say whose limit it is, and in how many seconds there is room again."""
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class StoreError(FarthingError):

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import secrets
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from farthing.services.facilitator import FacilitatorService, read_config
 from farthing.services.facilitator.lane import Pace
 from farthing.world.facilitator_store import FacilitatorStore
 from farthing.world.performers import Performer
+
+# Lets the tests of this folder import `facilitator_http` and others: folders of tests are no packages.
+sys.path.append(str(Path(__file__).parent))
 
 
 def _load(name: str) -> ModuleType:

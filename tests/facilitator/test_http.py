@@ -7,14 +7,13 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 import structlog
+from facilitator_http import served
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient
 from x402.schemas import PaymentPayload as OfficialPayload
 from x402.schemas import PaymentRequirements as OfficialRequirements
@@ -23,7 +22,6 @@ from farthing.errors import ConfigError, FacilitatorUnavailable
 from farthing.protocol.facilitator import Settled, Unknown
 from farthing.protocol.messages import SettlementResponse
 from farthing.services.facilitator.auth import Tokens, check_binding
-from farthing.services.facilitator.server import serve
 from farthing.services.facilitator.service import FacilitatorService
 from farthing.world.facilitator_client import RemoteFacilitator
 
@@ -33,26 +31,6 @@ AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 PROBLEM = "application/problem+json"
 VERDICTS = {"/verify": ("isValid", "invalidReason"), "/settle": ("success", "errorReason")}
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what is to be refused
-
-
-@asynccontextmanager
-async def served(service: FacilitatorService, tokens: Tokens | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """The service behind a real socket, on a free port."""
-    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(
-        serve(service, tokens=tokens or Tokens({}), host="127.0.0.1", port=0, ready=url.set_result, signals=False)
-    )
-    running.add_done_callback(
-        lambda ended: None if url.done() else url.set_exception(ended.exception() or SystemExit())
-    )
-    await url
-    try:
-        async with httpx.AsyncClient(base_url=url.result(), timeout=30) as client:
-            yield client
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await service.aclose()
 
 
 def test_the_official_client_verifies_and_settles(world: Any) -> None:
@@ -145,7 +123,7 @@ def test_A3_a_bug_of_the_facilitators_own_is_a_problem_and_no_verdict(
 
     async def run() -> None:
         service = pyevm.service()
-        for name in ("verify", "settle_as", "find"):
+        for name in ("verify_for", "settle_as", "find"):
             monkeypatch.setattr(service, name, broken)
         payment = pyevm.payment()
         async with served(service) as client:

@@ -16,7 +16,7 @@ from farthing.evm.counterfactual import WrappedSignature, wrap_signature
 from farthing.evm.node import NodeFailure
 from farthing.flow import drive
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
-from farthing.mechanisms.exact_evm.chain import SIMULATED_WALLET_GAS_MAX
+from farthing.mechanisms.exact_evm.chain import SIMULATED_GAS_MAX
 from farthing.mechanisms.exact_evm.payload import signed_payment, write_payload
 from farthing.mechanisms.interface import SignedPayment, Verification
 
@@ -63,7 +63,7 @@ def test_a_contracts_signature_is_judged_by_its_simulation_in_one_round_trip(sig
     assert len(asked.calls) == (9 if signature == WRAPPED else 7)
     simulated = asked.calls[4].params[0]
     assert bytes.fromhex(simulated["data"][2:])[:4] == TRANSFER_WITH_AUTHORIZATION_BYTES
-    assert (simulated["gas"], asked.calls[6].method) == (hex(SIMULATED_WALLET_GAS_MAX), "eth_estimateGas")
+    assert (simulated["gas"], asked.calls[6].method) == (hex(SIMULATED_GAS_MAX), "eth_estimateGas")
 
 
 def test_a_payer_without_code_goes_together_and_one_with_code_alone() -> None:

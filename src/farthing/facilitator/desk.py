@@ -24,8 +24,24 @@ ATTEMPTS_MAX: Final = 3
 IDEMPOTENCY_KEYS: Final = "idempotency-key"
 # Payments that are not over yet; beyond it a new one is told to come back. Each costs a few kilobytes and a poll.
 OPEN_PAYMENTS_MAX: Final = 10_000
+# What one key (a seller's bearer token) may ask for in a minute: several times what a process answers, so that it stops
+# floods and no seller.
+CALLER_REQUESTS_PER_MINUTE: Final = 120_000
+# Payments of one payer in a minute, verified and settled each: fifty a second for an agent that buys by the page.
+PAYER_REQUESTS_PER_MINUTE: Final = 3_000
+# Gas that the payments of one payer may take in an hour, by their gas limits: some 10,000 settlements of 100,000.
+PAYER_GAS_PER_HOUR_MAX: Final = 1_000_000_000
+# The same for all payments that one key brings: some 200,000 settlements.
+CALLER_GAS_PER_HOUR_MAX: Final = 20_000_000_000
+# Calls of one payer that failed on chain and shared their transaction with nobody: a payment that was verified fails by
+# its payer's doing (money moved away, code that refuses). After so many in an hour the payer waits.
+PAYER_FAILURES_PER_HOUR_MAX: Final = 3
 # The least time that a window must be open when the transaction is built, in seconds: a few blocks.
 WINDOW_LEFT_MIN_SECONDS: Final = 4
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+# Less than this would hold no payment of a contract wallet.
+_HourlyGas = Annotated[int, msgspec.Meta(ge=1_000_000)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +49,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `joined_payments_max` payments share one transaction at most; with 1, none does. `cancel_at_fee_cap` gives a
     transaction up that is stuck at the fee cap; else only one whose members' windows are all over.
+
+    `caller_…` are for a bearer token, `payer_…` for a payer; each process counts for itself. A payer's requests are
+    counted once its payment was found good: verifications by token and payer, settlements by payer. Gas is counted by
+    the payments' gas limits, by network. `payer_failures_per_hour_max` calls that failed alone have the payer wait.
     """
 
     settle_timeout_seconds: float = SETTLE_TIMEOUT_SECONDS
@@ -43,6 +63,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     window_left_min_seconds: int = WINDOW_LEFT_MIN_SECONDS
     joined_payments_max: Annotated[int, msgspec.Meta(ge=1, le=JOINED_MAX)] = JOINED_MAX
     cancel_at_fee_cap: bool = False
+    caller_requests_per_minute: _Count = CALLER_REQUESTS_PER_MINUTE
+    payer_requests_per_minute: _Count = PAYER_REQUESTS_PER_MINUTE
+    payer_gas_per_hour_max: _HourlyGas = PAYER_GAS_PER_HOUR_MAX
+    caller_gas_per_hour_max: _HourlyGas = CALLER_GAS_PER_HOUR_MAX
+    payer_failures_per_hour_max: _Count = PAYER_FAILURES_PER_HOUR_MAX
 
 
 class Desk(msgspec.Struct, frozen=True):

@@ -28,13 +28,18 @@ def goes_alone(record: PaymentRecord) -> bool:
     return record.alone or record.attempts > 0
 
 
-def group(records: Iterable[PaymentRecord], *, members_max: int) -> tuple[tuple[str, ...], ...]:
-    """Share payments out over transactions, in their order: those that may be joined together, the others alone."""
+def group(
+    records: Iterable[PaymentRecord], *, members_max: int, alone: frozenset[str] = frozenset()
+) -> tuple[tuple[str, ...], ...]:
+    """Share payments out over transactions, in their order: those that may be joined together, the others alone.
+
+    `alone` are the ids of payments that go alone for another reason than their own record.
+    """
     groups: list[list[str]] = []
     joined: list[str] = []
     gas = 0
     for record in records:
-        if goes_alone(record) or members_max <= 1:
+        if goes_alone(record) or record.payment_id in alone or members_max <= 1:
             groups.append([record.payment_id])
             continue
         if not joined or len(joined) == members_max or gas + record.gas_limit > JOINED_GAS_MAX:

@@ -16,6 +16,7 @@ from farthing.evm.hexadecimal import read_quantity
 from farthing.evm.node import AskNode, NodeCall
 from farthing.facilitator.answers import duplicate, not_the_same, pending, refusal, settled
 from farthing.facilitator.desk import Desk
+from farthing.facilitator.rates import CheckLimits, CountPayment
 from farthing.facilitator.states import CONFIRMED, FINAL, PAYMENT, REFUSED
 from farthing.facilitator.store import (
     FindRecord,
@@ -79,6 +80,8 @@ def settle(
 ) -> Flow[SettlementResponse]:
     """Settle a payment, or say what became of it. Raises `NodeUnavailable` where it could not be verified.
 
+    A new payment of a payer or a caller that is over a limit raises `RateLimited`; what is on record is answered.
+
     Once the payment is on record, trouble with the node is `settlement_pending`, with the transaction where one exists.
     """
     face = find_face(desk, requirements)
@@ -92,12 +95,15 @@ def settle(
     record = yield from FindRecord(signed.payment_id)
     base_fee_wei = 0
     if record is None:
+        yield CheckLimits(signed.network, call.caller, signed.payer)
         verification = yield from examine(desk, payment, requirements, settling=True)
         if not verification.response.is_valid:
             return (yield from _refuse(face, signed, verification))
         base_fee_wei = verification.base_fee_wei
         # With what was found out about the payer: a wallet that is deployed needs no deployment.
         signed = verification.signed or signed
+        # Only now: what was not verified must not count against the payer that it names.
+        yield CountPayment(signed.network, call.caller, signed.payer, verification.gas_limit)
         now_seconds = yield from Now()
         record = yield from RecordPayment(
             _record(

@@ -41,7 +41,10 @@ WHERE payment_id = ? AND state IN {sources(PAYMENT, "lose")}
 _RELEASE: Final = f"""
 UPDATE payments
 SET state = '{PAYMENT.move("release").target}', wallet = NULL, nonce = NULL, attempts = attempts + 1, failed_at = ?,
-    failed_alone = failed_alone + CASE WHEN alone = 1 OR attempts > 0 THEN 1 ELSE 0 END
+    failed_alone = failed_alone + CASE WHEN (
+        SELECT count(*) FROM transaction_members m
+        WHERE m.network = payments.network AND m.wallet = payments.wallet AND m.nonce = payments.nonce
+    ) = 1 THEN 1 ELSE 0 END
 WHERE payment_id = ? AND state IN {sources(PAYMENT, "release")}
 """
 _REFUSE: Final = f"""

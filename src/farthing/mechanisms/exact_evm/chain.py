@@ -31,8 +31,9 @@ _BALANCE_OR_NONCE_WORDS = ("exceeds balance", "insufficientbalance", "is used", 
 # What tokens say of a signature: USDC and its descendants, OpenZeppelin's ECDSA, Bridged USDC's custom errors.
 _SIGNATURE_WORDS = ("invalid signature", "invalidsignature", "signermismatch")
 
-# Gas for simulating a stranger's code: several times what is ever paid for, and a bound on what a node does for junk.
-SIMULATED_WALLET_GAS_MAX: Final = 2_000_000
+# Gas for simulating what may be a stranger's code (an account may delegate to it): several times what is ever paid
+# for, and a bound on what a node does for junk.
+SIMULATED_GAS_MAX: Final = 2_000_000
 # What geth, Erigon, Nethermind and anvil say where that is too little.
 _GAS_WORDS = ("out of gas", "outofgas", "gas required exceeds")
 
@@ -59,14 +60,12 @@ class ChainFacts(msgspec.Struct, frozen=True):
     factory_failed: bool = False
 
 
-def chain_calls(
-    signed: SignedPayment, calldata: bytes, *, sender: str | None, asks_gas: bool, gas_max: int | None = None
-) -> tuple[NodeCall, ...]:
+def chain_calls(signed: SignedPayment, calldata: bytes, *, sender: str | None, asks_gas: bool) -> tuple[NodeCall, ...]:
     """The batch: chain id, the payer's code, balance, nonce, the simulated payment, the latest block (and the gas)."""
     # The identity is text already: the calls about it are put together from text.
     _, token, payer, nonce = signed.identity.parts
     payer_word = _PAD + payer[2:]
-    payment = _request(token, calldata, sender, gas_max)
+    payment = _request(token, calldata, sender)
     calls = (
         _CHAIN_ID,
         NodeCall("eth_getCode", (payer, "latest")),
@@ -83,23 +82,21 @@ def wallet_calls(signed: SignedPayment, wallet: WalletPayment, *, sender: str | 
 
     Whether the wallet is there shows in the same batch, so that both ways are asked for.
     """
-    calls = chain_calls(signed, wallet.call.calldata, sender=sender, asks_gas=True, gas_max=SIMULATED_WALLET_GAS_MAX)
+    calls = chain_calls(signed, wallet.call.calldata, sender=sender, asks_gas=True)
     if wallet.deploying is None or wallet.rehearsal is None:
         return calls
-    rehearsal, deploying = (
-        _request(each.to, each.calldata, sender, SIMULATED_WALLET_GAS_MAX)
-        for each in (wallet.rehearsal, wallet.deploying)
-    )
+    rehearsal, deploying = (_request(each.to, each.calldata, sender) for each in (wallet.rehearsal, wallet.deploying))
     return (*calls, NodeCall("eth_call", (rehearsal, "latest")), NodeCall("eth_estimateGas", (deploying,)))
 
 
-def _request(to: str, calldata: bytes, sender: str | None, gas_max: int | None) -> dict[str, str]:
-    request = {"to": to, "data": write_data(calldata)}
+def _request(to: str, calldata: bytes, sender: str | None) -> dict[str, str]:
+    request = {"to": to, "data": write_data(calldata), "gas": _SIMULATED_GAS}
     if sender is not None:
         request["from"] = sender
-    if gas_max is not None:
-        request["gas"] = hex(gas_max)
     return request
+
+
+_SIMULATED_GAS = hex(SIMULATED_GAS_MAX)
 
 
 _BALANCE_OF = write_data(BALANCE_OF)
@@ -169,6 +166,9 @@ def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, asks_gas: bool)
     # The usual answers are compared as text, without being read: the batch is read for every payment.
     if answers[0] != hex(detail.chain_id):
         _check_chain(detail.chain_id, answers[0])
+    code = b"" if answers[1] == _EMPTY else read_data(_result(answers[1]))
+    if code:
+        answers = tuple(map(_out_of_gas, answers))
     block = read_object(_result(answers[5]))
     simulation = answers[4]
     if isinstance(simulation, NodeFailure):
@@ -179,7 +179,7 @@ def read_facts(detail: ExactDetail, answers: tuple[Any, ...], *, asks_gas: bool)
             read_data(simulation)
         simulation = None
     return ChainFacts(
-        code=b"" if answers[1] == _EMPTY else read_data(_result(answers[1])),
+        code=code,
         balance=_view(answers[2]),
         used=_flag(answers[3]),
         simulation=simulation,

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from farthing.errors import FacilitatorUnavailable, RemoteProtocolError
+from farthing.errors import FacilitatorUnavailable, RateLimited, RemoteProtocolError
 from farthing.facilitator.answers import refusal
 from farthing.facilitator.verify import INVALID_PAYLOAD
 from farthing.protocol.codec import BODY_MAX_BYTES, encode_json
@@ -127,13 +127,21 @@ class _App:
         caller = self._tokens.caller(request.headers.get("authorization")) if guarded else LOOPBACK
         try:
             if caller is None:
+                self._service.limiter.stranger(request.client.host if request.client is not None else "")
                 detail = "The request has no bearer token, or one that is not known here."
                 response = _problem("unauthorized", detail, request, members, reason="")
                 response.headers["WWW-Authenticate"] = "Bearer"
                 return response
+            if guarded:
+                self._service.limiter.request(caller)
             return await endpoint(request, caller)
         except _Refused as refused:
             return _problem(refused.kind, refused.detail, request, members, path=refused.path, reason=INVALID_PAYLOAD)
+        except RateLimited as error:
+            reason = UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
+            response = _problem("rate-limited", str(error), request, members, reason=reason)
+            response.headers["Retry-After"] = str(error.retry_after_seconds)
+            return response
         except FacilitatorUnavailable as error:
             reason = UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
             response = _problem("unavailable", str(error), request, members, reason=reason)
@@ -146,11 +154,11 @@ class _App:
 
     # Sellers' endpoints
 
-    async def _verify(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
+    async def _verify(self, request: Request, caller: str) -> Response:
         body = await _read_body(request)
         wire, verdict = _judge_request(body)
         if isinstance(verdict, VerifyRequest):
-            response = await self._service.verify(verdict.payment_payload, verdict.payment_requirements)
+            response = await self._service.verify_for(caller, verdict.payment_payload, verdict.payment_requirements)
         else:
             response = VerifyResponse(is_valid=False, invalid_reason=verdict[0], invalid_message=verdict[1])
         return Response(wire.encode_verify_response(response), media_type=JSON)

@@ -21,6 +21,7 @@ from farthing.facilitator.store import Lease, LoadBodies, OutboxEntry, PaymentRe
 from farthing.flow import Effect
 from farthing.mechanisms.interface import FacilitatorMechanism, SignedPayment
 from farthing.protocol.codec import decode_payment_json, decode_requirements_json
+from farthing.services.facilitator.limiter import Limiter
 from farthing.services.facilitator.metrics import Metrics
 from farthing.services.facilitator.waiting import Waiting
 
@@ -90,6 +91,7 @@ class Lane:
         signer: WalletSigner,
         perform: Perform,
         waiting: Waiting,
+        limiter: Limiter,
         metrics: Metrics,
         log: Any,
         owner: str,
@@ -106,6 +108,7 @@ class Lane:
         self.wallet = signer.address
         self.perform = perform
         self.waiting = waiting
+        self.limiter = limiter
         self.metrics = metrics
         self.log = log.bind(network=network, wallet=signer.address)
         self.owner = owner

@@ -41,6 +41,11 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     "not-found": (404, "Nothing is known by this name", "Check the payment id or transaction hash."),
     "method-not-allowed": (405, "This method is not offered here", "See /openapi.json."),
     "body-too-large": (413, "The request is too large", "Send one payment and its requirements, nothing else."),
+    "rate-limited": (
+        429,
+        "Too much was asked for in a while",
+        "Nothing was judged. Send the same payment again after the seconds in `Retry-After`; never a new one.",
+    ),
     "failed": (
         500,
         "The facilitator failed",

@@ -11,19 +11,19 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from farthing.errors import ConfigError, FacilitatorUnavailable, NodeError, StoreError
+from farthing.errors import ConfigError, FacilitatorUnavailable, NodeError, RemoteProtocolError, StoreError
 from farthing.evm.addresses import checksum_address, parse_address
-from farthing.evm.node import AskNode, NodeCall
 from farthing.facilitator.answers import outcome_of, status_of
-from farthing.facilitator.chain import block_call, read_head
 from farthing.facilitator.desk import Desk, Limits
 from farthing.facilitator.fees import FeeCaps
+from farthing.facilitator.rates import CheckLimits, CountPayment
 from farthing.facilitator.settle import AwaitOutcome, Call, settle
 from farthing.facilitator.states import CONFIRMED, FINAL, IN_BATCH, READY, RECEIVED, REFUSED
 from farthing.facilitator.store import CountPayments, FindRecord, FindRecordByTransaction, FindRecords, PaymentRecord
-from farthing.facilitator.verify import examine
+from farthing.facilitator.verify import examine, find_face
 from farthing.flow import Flow, drive_async
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
+from farthing.mechanisms.interface import Refusal
 from farthing.mechanisms.registry import Registry
 from farthing.networks import Networks
 from farthing.protocol.facilitator import Outcome, PaymentStatus, Unknown
@@ -34,6 +34,7 @@ from farthing.protocol.messages import (
     SupportedResponse,
     VerifyResponse,
 )
+from farthing.services.facilitator.checking import check_nodes
 from farthing.services.facilitator.config import (
     Config,
     assets_of,
@@ -44,6 +45,7 @@ from farthing.services.facilitator.config import (
     urls_of,
 )
 from farthing.services.facilitator.lane import Lane, Pace, WalletSigner
+from farthing.services.facilitator.limiter import Limiter
 from farthing.services.facilitator.logs import library_log
 from farthing.services.facilitator.metrics import Metrics
 from farthing.services.facilitator.submitter import Submitter
@@ -118,6 +120,7 @@ class FacilitatorService:
             limits=limits or Limits(),
             signers={"eip155:*": tuple(signer.address for signer in signers)},
         )
+        self.limiter = Limiter(self.desk.limits)
         # One incarnation of one process: what leases and claims are held by.
         self._name = f"{os.getpid()}-{secrets.token_hex(_SECRET_BYTES)}"
         self._calls = itertools.count(1)
@@ -170,7 +173,13 @@ class FacilitatorService:
         self._nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
         handlers = {**system_handlers(), **self.clock, **self._store.handlers(), **self._nodes.handlers()}
         performer = Performer(handlers)
-        self._perform = performer.with_({AwaitOutcome: self._await_outcome}).awaiting
+        self._perform = performer.with_(
+            {
+                AwaitOutcome: self._await_outcome,
+                CheckLimits: self.limiter.check,
+                CountPayment: self.limiter.count,
+            }
+        ).awaiting
         self.lanes = tuple(self._lane(network, signer) for network in self._node_urls for signer in self._signers)
         for lane in self.lanes:
             lane.siblings = tuple(each for each in self._lanes_of(lane.network) if each is not lane)
@@ -233,6 +242,7 @@ class FacilitatorService:
             signer=signer,
             perform=self._perform,
             waiting=self.waiting,
+            limiter=self.limiter,
             metrics=self.metrics,
             log=self.log,
             owner=self._name,
@@ -253,12 +263,22 @@ class FacilitatorService:
 
     async def verify(self, payment: PaymentPayload, requirements: PaymentRequirements) -> VerifyResponse:
         """Judge a payment without committing to anything. Raises `FacilitatorUnavailable`, never a false verdict."""
+        return await self.verify_for(IN_PROCESS, payment, requirements)
+
+    async def verify_for(
+        self, caller: str, payment: PaymentPayload, requirements: PaymentRequirements
+    ) -> VerifyResponse:
+        """Judge for `caller` (a bearer token's name). Raises `RateLimited`, and what `verify` raises."""
+        if self.limiter.looks_at_verifications:
+            self._check_verifications(caller, payment, requirements)
         try:
             verification = await self._drive(examine(self.desk, payment, requirements))
         except (NodeError, StoreError) as error:
             self.metrics.verifications.labels("unavailable").inc()
             raise FacilitatorUnavailable(str(error)) from error
         response, signed = verification.response, verification.signed
+        if response.is_valid and signed is not None:
+            self.limiter.verified(caller, signed.payer)
         self.metrics.verifications.labels("valid" if response.is_valid else "invalid").inc()
         self.log.debug(
             "verified",
@@ -268,6 +288,13 @@ class FacilitatorService:
             payer=response.payer or "",
         )
         return response
+
+    def _check_verifications(self, caller: str, payment: PaymentPayload, requirements: PaymentRequirements) -> None:
+        """Refuse a payer that is over its limit before a node is asked; what can't be read is judged elsewhere."""
+        face = find_face(self.desk, requirements)
+        if not isinstance(face, Refusal):
+            with contextlib.suppress(RemoteProtocolError):
+                self.limiter.check_verification(caller, face.read(payment).payer)
 
     async def settle(
         self, payment: PaymentPayload, requirements: PaymentRequirements, *, idempotency_key: str
@@ -352,15 +379,7 @@ class FacilitatorService:
 
     async def check_nodes(self) -> dict[str, str]:
         """Ask each node for its chain: an empty text where it is the configured one, else what is wrong."""
-        nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
-        performer = Performer(nodes.handlers())
-        found: dict[str, str] = {}
-        try:
-            for network in self._node_urls:
-                found[network] = await _check_node(performer, network)
-        finally:
-            await nodes.aclose()
-        return found
+        return await check_nodes(self._node_urls)
 
     # Performing
 
@@ -422,14 +441,3 @@ class FacilitatorService:
                 self.log.warning("the store can't be read", error=str(error))
                 continue
             self.waiting.resolve(record.payment_id for record in records if record.state in OVER)
-
-
-async def _check_node(performer: Performer, network: str) -> str:
-    try:
-        calls = (NodeCall("eth_chainId"), block_call("latest"))
-        chain_id, head = await performer.awaiting(AskNode(network, calls))
-        if not isinstance(chain_id, str) or f"eip155:{int(chain_id, 16)}" != network:
-            return f"The node serves another chain: {str(chain_id)[:80]!r}."
-        return "" if read_head(head) is not None else "The node has no block."
-    except (NodeError, ValueError) as error:
-        return str(error)

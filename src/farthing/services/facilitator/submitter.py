@@ -15,6 +15,7 @@ from farthing.facilitator.store import (
     AcquireLease,
     Lease,
     LoadBodies,
+    LoadFailedPayers,
     LoadLingering,
     LoadOutbox,
     LoadWaiting,
@@ -30,6 +31,7 @@ from farthing.flow import Now, drive_async
 from farthing.mechanisms.interface import Refusal, Spent
 from farthing.protocol.codec import decode_payment_json, decode_requirements_json
 from farthing.services.facilitator.lane import Lane
+from farthing.services.facilitator.limiter import FAILED_MAX, FAILED_SECONDS, REFRESH_SECONDS
 from farthing.services.facilitator.sender import Sender
 
 # Payments taken in one go, joined or not: their signing (0.1 ms each) and their broadcast hold the others up for some
@@ -77,6 +79,8 @@ class Submitter:
         """Keep the lease, build what waits, and care for what is open."""
         lane = self._lane
         now_seconds = await lane.perform(Now())
+        if now_seconds >= lane.limiter.refresh_at:
+            await self.refresh_failed(now_seconds)
         await self._keep_lease(now_seconds)
         if lane.lease is None:
             return
@@ -87,6 +91,13 @@ class Submitter:
             if mine:
                 await self._build(lane.lease, mine, now_seconds)
         await self._sender.care(now_seconds)
+
+    async def refresh_failed(self, now_seconds: int) -> None:
+        """Read from the store which payers' calls failed lately, whichever process saw it."""
+        limiter = self._lane.limiter
+        limiter.refresh_at = now_seconds + REFRESH_SECONDS
+        failed = await self._lane.perform(LoadFailedPayers(now_seconds - FAILED_SECONDS, FAILED_MAX))
+        limiter.remember(failed)
 
     # The lease
 
@@ -188,7 +199,11 @@ class Submitter:
             ready.clear()
         if not ready and not expired:
             return
-        groups = group(ready, members_max=lane.desk.limits.joined_payments_max if lane.joins else 1)
+        groups = group(
+            ready,
+            members_max=lane.desk.limits.joined_payments_max if lane.joins else 1,
+            alone=frozenset(record.payment_id for record in ready if lane.limiter.has_failed(record)),
+        )
         planned = await lane.perform(
             PlanTransactions(lane.network, lane.wallet, lease.epoch, now_seconds, groups, tuple(expired))
         )

@@ -275,6 +275,11 @@ class Watcher:
         if moved.empty:
             return
         recorded = await lane.perform(moved)
+        if recorded.released:
+            # Before they are built again, and before those that wait beside them are.
+            await self._submitter.refresh_failed(moved.now_seconds)
+            for payment_id in recorded.released & lane.lingering.keys():
+                lane.limiter.tried_again(lane.lingering[payment_id])
         for mined in seen.finished:
             lane.entries.pop(mined.nonce, None)
         for mined in seen.mined:
