@@ -14,76 +14,21 @@ from hypothesis import strategies as st
 from farthing.errors import ProtocolError, RemoteProtocolError
 from farthing.money import AMOUNT_MAX
 from farthing.protocol import codec, messages
+from farthing.testing import strategies
 
 M = TypeVar("M", bound=msgspec.Struct)
 
-# JSON can say any text but a lone surrogate.
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-names = texts.filter(bool)
-amounts = st.integers(0, AMOUNT_MAX).map(str)
-seconds = st.integers(0, messages.TIMEOUT_MAX_SECONDS)
-scalars = (
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-)
-jsons: st.SearchStrategy[Any] = st.recursive(
-    scalars | texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
-)
-objects = st.dictionaries(texts, jsons, max_size=4)
+texts = strategies.texts()
+requirements = strategies.payment_requirements()
+offers = strategies.payment_required()
+payments = strategies.payment_payloads()
+verify_requests = strategies.verify_requests()
+verify_responses = strategies.verify_responses()
+settlements = strategies.settlement_responses()
+supported = strategies.supported_responses()
+resources = strategies.resource_infos()
+objects = strategies.json_objects()
 maybe_objects = st.none() | objects
-maybe_texts = st.none() | texts
-
-resources = st.builds(messages.ResourceInfo, url=texts, description=texts, mime_type=texts)
-requirements = st.builds(
-    messages.PaymentRequirements,
-    scheme=names,
-    network=names,
-    amount=amounts,
-    asset=names,
-    pay_to=names,
-    max_timeout_seconds=seconds,
-    extra=maybe_objects,
-)
-offers = st.builds(
-    messages.PaymentRequired,
-    resource=resources,
-    accepts=st.lists(requirements, max_size=3).map(tuple),
-    error=maybe_texts,
-    extensions=maybe_objects,
-)
-payments = st.builds(
-    messages.PaymentPayload,
-    accepted=requirements,
-    payload=jsons.map(lambda value: msgspec.Raw(msgspec.json.encode(value))),
-    resource=st.none() | resources,
-    extensions=maybe_objects,
-)
-verify_requests = st.builds(messages.VerifyRequest, payment_payload=payments, payment_requirements=requirements)
-verify_responses = st.builds(
-    messages.VerifyResponse,
-    is_valid=st.booleans(),
-    invalid_reason=maybe_texts,
-    invalid_message=maybe_texts,
-    payer=maybe_texts,
-)
-settlements = st.builds(
-    messages.SettlementResponse,
-    success=st.booleans(),
-    transaction=texts,
-    network=texts,
-    error_reason=maybe_texts,
-    error_message=maybe_texts,
-    payer=maybe_texts,
-    amount=maybe_texts,
-    extra=maybe_objects,
-    extensions=maybe_objects,
-)
-kinds = st.builds(messages.SupportedKind, scheme=names, network=names, extra=maybe_objects)
-supported = st.builds(
-    messages.SupportedResponse,
-    kinds=st.lists(kinds, max_size=3).map(tuple),
-    extensions=st.lists(texts, max_size=3).map(tuple),
-    signers=st.dictionaries(texts, st.lists(texts, max_size=2).map(tuple), max_size=2),
-)
 
 quick = settings(max_examples=60, deadline=None)
 
