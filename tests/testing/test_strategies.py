@@ -69,8 +69,7 @@ def test_what_is_drawn_comes_back_from_its_json(drawn: st.SearchStrategy[Any]) -
 def refused_or_read(read: Any, data: Any) -> bool:
     try:
         read(data)
-    except RemoteProtocolError as error:
-        assert str(error)
+    except RemoteProtocolError:
         return False
     return True
 

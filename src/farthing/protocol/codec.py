@@ -253,7 +253,7 @@ def _read_offer(raw: msgspec.Raw, *, at: str) -> PaymentRequirements:
 def _members_of(raw: msgspec.Raw) -> dict[str, msgspec.Raw] | None:
     try:
         return _members_decoder.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

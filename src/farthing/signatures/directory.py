@@ -136,7 +136,7 @@ def _in_time(params: SignatureParams, now_seconds: int) -> bool:
 def _directory_key(raw: msgspec.Raw) -> DirectoryKey | None:
     try:
         jwk = _jwk_decoder.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     key = key_of(jwk)
     return None if key is None else DirectoryKey(key, _seconds(jwk.nbf), _seconds(jwk.exp))

@@ -3,15 +3,15 @@
     @given(nearly_valid(strategies.payment_payloads(known=True)))
     def test_my_server_answers_400_and_not_500(body: bytes): ...
 
-What is drawn may happen to be valid all the same (a member left out may be optional): who reads it must answer or refuse
-in good order, nothing else is promised.
+What is drawn may happen to be valid all the same (a member left out may be optional): who reads it must answer or
+refuse in good order, nothing else is promised.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 from hypothesis import strategies as st
@@ -20,12 +20,14 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from farthing.protocol.codec import NESTING_MAX, encode_json, pack_json
 
 M = TypeVar("M", bound=msgspec.Struct)
+_Json: TypeAlias = "dict[str, _Json] | list[_Json] | str | int | float | bool | None"
 
 # What stands where something else belongs. Texts are those that lenient readers of numbers and addresses take.
 _SPOILT_TEXTS: Final = (
-    "", " ", " 10000 ", "010000", "1e4", "-1", "+1", "1.0", "0x10", "1_000", str(2**256), "9" * 79, "\uff11\uff10\uff10",
-    "10000\n", "\x00", "NaN", "null", "0x", "0X" + "AB" * 20, "0x" + "aB" * 20, "0x" + "00" * 19, "0x" + "g0" * 32,
-    "x" * 5_000, "eip155:", "eip155:0", "eip155:01", "eip155:-1", "solana:x", "\u202e", "\ud7ff",
+    "", " ", " 10000 ", "010000", "1e4", "-1", "+1", "1.0", "0x10", "1_000", str(2**256), "9" * 79,
+    "\uff11\uff10\uff10", "10000\n", "\x00", "NaN", "null", "0x", "0X" + "AB" * 20, "0x" + "aB" * 20,
+    "0x" + "00" * 19, "0x" + "g0" * 32, "x" * 5_000, "eip155:", "eip155:0", "eip155:01", "eip155:-1", "solana:x",
+    "\u202e", "\ud7ff",
 )  # fmt: skip
 _SPOILT_NUMBERS: Final = (0, -1, 1.5, 1e400, 2**63, 2**64, 10**30)
 _BYTES_MAX: Final = 12
@@ -86,16 +88,16 @@ def _spoilt() -> SearchStrategy[Any]:
     )
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _places(value: _Json) -> Iterator[tuple[Any, Any]]:
     """Every member of every object and list: its container and its key."""
     keys: list[Any] = []
     if isinstance(value, dict):
-        keys = list(cast("dict[str, Any]", value))
+        keys = list(value)
     elif isinstance(value, list):
-        keys = list(range(len(cast("list[Any]", value))))
+        keys = list(range(len(value)))
     for key in keys:
         yield value, key
-        yield from _places(value[key])
+        yield from _places(cast("Any", value)[key])
 
 
 def _wrapped(value: Any, depth: int) -> Any:
