@@ -15,6 +15,7 @@ from farthing.cli.get import delete, get, head, post, put
 from farthing.cli.inspect import inspect
 from farthing.cli.key import key
 from farthing.cli.payments import payments
+from farthing.cli.reconcile import reconcile
 from farthing.errors import FarthingError
 
 # As shells and `sysexits` have it: 2 for a mistake in how the command was called or configured, 130 for Ctrl-C.
@@ -41,6 +42,7 @@ app.command("put")(put)
 app.command("delete")(delete)
 app.command("head")(head)
 app.command("crawl")(crawl)
+payments.command("reconcile")(reconcile)
 app.add_typer(payments)
 app.command("inspect")(inspect)
 app.add_typer(key)

@@ -39,9 +39,9 @@ _MEANING: Final = {
     "closed": "It can't settle any more; its place in the budget is given back.",
 }
 _WHAT_TO_DO: Final = (
-    "Run the same command again: it presents the same payment, never a second one. Or look on the chain: where the "
-    "transfer is there, `farthing payments mark {id} --settled TRANSACTION`; where the window is over and it is not, "
-    "`farthing payments mark {id} --unspent EVIDENCE`."
+    "Run the same command again: it presents the same payment, never a second one. Or find out what became of it: "
+    "`farthing payments reconcile --rpc URL` asks the chain. What you know otherwise is told by `farthing payments "
+    "mark {id} --settled TRANSACTION` or, where the window is over, `--unspent EVIDENCE`."
 )
 
 payments = typer.Typer(
@@ -248,7 +248,7 @@ class _Totals:
         more = f" ({self._count - shown} older ones are not shown: -n 0)" if shown < self._count else ""
         print(f"\n{self._count} in all{more}")
         for (network, asset, kind), (amount, count) in sorted(self._sums.items()):
-            price, symbol = _price(self._table, network, asset, amount)
+            price, symbol = price_of(self._table, network, asset, amount)
             print(f"  {kind:<9}{price:>14} {symbol} on {network} in {count}")
 
 
@@ -302,7 +302,7 @@ def _find(journal: Journal | None, text: str) -> Purchase:
 
 
 def _facts(purchase: Purchase, table: Networks) -> dict[str, Any]:
-    price, symbol = _price(table, purchase.network, purchase.asset, purchase.amount)
+    price, symbol = price_of(table, purchase.network, purchase.asset, purchase.amount)
     network = table.find(purchase.network)
     return {
         "payment_id": purchase.payment_id,
@@ -321,6 +321,7 @@ def _facts(purchase: Purchase, table: Networks) -> dict[str, Any]:
         "payer": purchase.payer,
         "transaction": purchase.transaction,
         "reason": purchase.reason,
+        "evidence": purchase.evidence,
         "created": _time(purchase.created_at),
         "valid_before": _time(purchase.valid_before) if purchase.valid_before else "",
         "purchase_id": purchase.purchase_id,
@@ -328,7 +329,7 @@ def _facts(purchase: Purchase, table: Networks) -> dict[str, Any]:
 
 
 def _line(purchase: Purchase, table: Networks) -> str:
-    price, symbol = _price(table, purchase.network, purchase.asset, purchase.amount)
+    price, symbol = price_of(table, purchase.network, purchase.asset, purchase.amount)
     short = purchase.payment_id[:_SHORT_ID_CHARS] or "-"
     return (
         f"{_time(purchase.created_at)}  {purchase.state:<8}  {price:>10} {symbol:<6}  {short:<{_SHORT_ID_CHARS}}  "
@@ -336,7 +337,7 @@ def _line(purchase: Purchase, table: Networks) -> str:
     )
 
 
-def _price(table: Networks, network: str, asset: str, amount: int) -> tuple[str, str]:
+def price_of(table: Networks, network: str, asset: str, amount: int) -> tuple[str, str]:
     """The amount in units of the token and its symbol; atomic units where the token isn't known here."""
     from farthing.money import show_atomic  # noqa: PLC0415 - heavy parts only when run
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from farthing.buyer.policy import Policy
 from farthing.buyer.verdict import Receipt
 from farthing.clients.buyer import Buyer
+from farthing.clients.reconcile import Reconciliation
 from farthing.world.journal import Journal
 from farthing.world.keys import signer_from_env, signer_from_file
 
-__all__ = ["Buyer", "Journal", "Policy", "Receipt", "signer_from_env", "signer_from_file"]
+__all__ = ["Buyer", "Journal", "Policy", "Receipt", "Reconciliation", "signer_from_env", "signer_from_file"]

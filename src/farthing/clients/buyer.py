@@ -6,10 +6,10 @@ import contextlib
 import logging
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from farthing.buyer.approval import Answer, AskApproval, Question
 from farthing.buyer.events import Concluded, Event, Offered, Paying, Signing
@@ -24,6 +24,7 @@ from farthing.buyer.purchase import (
     read_demand,
 )
 from farthing.buyer.verdict import NoAnswer, PaidAnswer, Receipt, conclude
+from farthing.clients.reconcile import Reconciliation
 from farthing.errors import BodyNotReplayable, ConfigError, FarthingError, PaymentError
 from farthing.evm.signing import Signer, SignTypedData
 from farthing.flow import Effect, Flow, drive, drive_async
@@ -36,6 +37,9 @@ from farthing.protocol.versions import PAYMENT_HEADERS
 from farthing.world.journal import Journal
 from farthing.world.keys import signer_handlers
 from farthing.world.performers import Performer, system_handlers
+
+if TYPE_CHECKING:
+    from farthing.protocol.facilitator import Facilitator
 
 _log: Final = logging.getLogger("farthing.buyer")
 
@@ -109,6 +113,19 @@ class Buyer:
         """Close the journal, where this buyer opened it."""
         if self._owns_journal:
             self.journal.close()
+
+    def reconcile(
+        self,
+        *,
+        nodes: Mapping[str, Sequence[str]] | None = None,
+        facilitator: Facilitator | str | None = None,
+        present: bool = False,
+    ) -> Reconciliation:
+        """Find out what became of the payments that nobody answered for; see `Reconciliation` for whom to ask.
+
+        `list(buyer.reconcile(nodes={…}).blocking())`, or `async for finding in buyer.reconcile(nodes={…}).awaiting()`.
+        """
+        return Reconciliation(self.journal, nodes=nodes, facilitator=facilitator, present=present)
 
     def tell(self, event: Event) -> None:
         """Tell the watcher. An error of the watcher's is logged and stops nothing."""

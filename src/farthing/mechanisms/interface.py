@@ -6,7 +6,7 @@ through them. A face does no I/O: what needs the outside is a flow.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -181,6 +181,47 @@ class Unspent(msgspec.Struct, frozen=True):
 
 
 Evidence: TypeAlias = Spent | SpentOtherwise | Unspent
+
+
+class Traced(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node shows of a right, judged at a finalised block, so that no reorganisation takes it back.
+
+    `verdict`: `settled` (spent as signed: its event and the matching transfer), `not_settled` (it can't be any more:
+    cancelled, spent otherwise, or unused past its window) or `open` (neither is shown). `block_number` is the block of
+    the transaction, else the finalised block that was looked at.
+    """
+
+    verdict: Literal["settled", "not_settled", "open"]
+    says: str
+    transaction: str = ""
+    block_number: int | None = None
+    block_hash: str = ""
+    log_index: int | None = None
+
+
+class Tracer(Protocol):
+    """A face for whoever must find out what became of a payment, by a node alone."""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme's name on the wire."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """The CAIP-2 network, or a pattern like `eip155:*`."""
+        ...
+
+    def read(self, payment: PaymentPayload) -> SignedPayment:
+        """Parse the scheme's payload. Raises `RemoteProtocolError` with the JSON path."""
+        ...
+
+    def trace(self, signed: SignedPayment, *, node: str, recorded_at: int) -> Flow[Traced]:
+        """Look for the payment on chain, from when it was put on record (Unix seconds). Yields `AskNode` of `node`.
+
+        Raises `NodeUnavailable` where the node does not answer, or contradicts itself.
+        """
+        ...
 
 
 class Verification(msgspec.Struct, frozen=True):
