@@ -6,7 +6,8 @@ The object that joins them with the world is `farthing.clients.Buyer`.
 from __future__ import annotations
 
 from farthing.buyer.policy import Policy
-from farthing.buyer.purchase import PaidRequest, PaymentDemand, RequestFacts, Terms, describe_request, prepare
+from farthing.buyer.purchase import PaidRequest, Terms, prepare
+from farthing.buyer.request import PaymentDemand, RequestFacts, describe_request
 from farthing.buyer.verdict import NoAnswer, PaidAnswer, Receipt, conclude
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from farthing.buyer.purchase import PaidRequest, RequestFacts
+from farthing.buyer.purchase import PaidRequest
+from farthing.buyer.request import RequestFacts
 from farthing.buyer.verdict import Receipt
 from farthing.errors import FarthingError
 from farthing.protocol.codec import ReceivedOffers

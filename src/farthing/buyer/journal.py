@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from farthing.flow import Effect
+from farthing.protocol.clearing import Signed
 
 State: TypeAlias = Literal["reserved", "sent", "settled", "refused", "unknown", "released", "closed"]
 # What can become of a payment that was sent.
@@ -20,6 +21,9 @@ Outcome: TypeAlias = Literal["settled", "refused", "unknown"]
 # A refused authorisation lives until its window ends, by the chain's clock. Ten minutes more cover a chain or a
 # machine whose clock is off as far as SAFETY F8 allows.
 WINDOW_GRACE_SECONDS: Final = 600
+# A promise can be billed until the clearing house takes no late line any more (seven days), and a day more for the
+# statement of the last window to come.
+PROMISE_GRACE_SECONDS: Final = 8 * 86_400
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -64,6 +68,17 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str = ""
 
 
+class Promise(msgspec.Struct, frozen=True):
+    """What was signed together with its request, for a payment on credit: header lines, and what proves it later.
+
+    `promise_id` is the commitment's id, which the answer and the statement name.
+    """
+
+    promise_id: str
+    headers: tuple[tuple[str, str], ...]
+    evidence: Signed
+
+
 class OpenPayment(msgspec.Struct, frozen=True, kw_only=True):
     """A payment for this very request that was sent and whose purchase has not ended: it is presented again.
 
@@ -80,6 +95,7 @@ class OpenPayment(msgspec.Struct, frozen=True, kw_only=True):
     asset: str
     pay_to: str
     amount: int
+    promise: Promise | None = None
 
 
 class PayeeChanged(msgspec.Struct, frozen=True):
@@ -114,11 +130,13 @@ class OverBudget(msgspec.Struct, frozen=True):
 class FindOpen(Effect["OpenPayment | None"], frozen=True):
     """Look for an open payment of this request print: sent and unanswered, unknown, refused, or settled for nothing.
 
-    It is open until the resource came, or there is evidence that it can't settle any more.
+    It is open until the resource came, or there is evidence that it can't settle any more. A promise is open until it
+    expires: after that it keeps its place in the budget, and the same request is another purchase.
     """
 
     request_print: str
     payer: str
+    now_seconds: int = 0
 
 
 class Reserve(
@@ -150,6 +168,8 @@ class Reserve(
     payee_known: bool = False
     payees: tuple[str, ...] = ()
     rate: Rate | None = None
+    # An open payment that this purchase takes the place of, so that it is not found.
+    instead_of: str = ""
 
 
 class RecordPayment(Effect["bool | Stopped"], frozen=True, kw_only=True):
@@ -162,6 +182,8 @@ class RecordPayment(Effect["bool | Stopped"], frozen=True, kw_only=True):
     valid_before: int
     now_seconds: int
     authority: str = ""
+    promise: Promise | None = None
+    instead_of: str = ""
 
 
 class PresentAgain(Effect["bool | Stopped"], frozen=True):
@@ -246,3 +268,4 @@ class RecordOutcome(Effect["State"], frozen=True, kw_only=True):
     transaction: str
     reason: str
     now_seconds: int
+    receipt: Signed | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,6 +20,7 @@ from farthing.buyer.journal import (
     OverBudget,
     PayeeChanged,
     PresentAgain,
+    Promise,
     RecordPayment,
     Release,
     RenewPayment,
@@ -29,7 +29,8 @@ from farthing.buyer.journal import (
     Stopped,
     TooFast,
 )
-from farthing.buyer.policy import Policy, fold_asset, fold_host, is_public_name
+from farthing.buyer.policy import Policy, fold_asset, is_public_name
+from farthing.buyer.request import PaymentDemand, RequestFacts
 from farthing.errors import (
     FarthingError,
     LocalProtocolError,
@@ -39,7 +40,7 @@ from farthing.errors import (
     RemoteProtocolError,
 )
 from farthing.flow import Flow, Now, RandomBytes
-from farthing.mechanisms.interface import BuyerMechanism, PreparedPayment, SignedPayment
+from farthing.mechanisms.interface import BindsRequest, BuyerMechanism, RequestToBind, SignedPayment
 from farthing.mechanisms.registry import Registry
 from farthing.networks import Networks
 from farthing.protocol import versions
@@ -51,7 +52,6 @@ from farthing.protocol.versions import CURRENT
 from farthing.protocol.wire import Wire
 
 _PURCHASE_ID_BYTES: Final = 16
-_USUAL_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -67,31 +67,12 @@ class Terms(msgspec.Struct, frozen=True):
     session: str = ""
 
 
-class RequestFacts(msgspec.Struct, frozen=True):
-    """A request as a purchase: `url` without credentials and fragment, `request_print` over method, URL and body.
-
-    `authority` is the host, with the port where it is not the scheme's usual one.
-    """
-
-    method: str
-    url: str
-    host: str
-    request_print: str
-    authority: str = ""
-
-
-class PaymentDemand(msgspec.Struct, frozen=True):
-    """A 402 as it came: the PAYMENT-REQUIRED header, or None, and the beginning of the body."""
-
-    header: str | None
-    body: bytes = b""
-
-
 class PaidRequest(msgspec.Struct, frozen=True):
-    """What the door sends: the request again, with `header` as its `wire.payment_header`. It is on record.
+    """What the door sends: the request again, with `lines` in place of its own of these names. It is on record.
 
-    `offer` is what was accepted, or None where an earlier payload for this very request is presented again. `again` is
-    True where a payment for it has been sent before: that payload, or one of the same nonce whose window was over.
+    `header` is the payment's own. `offer` is what was accepted, or None where an earlier payload for this very request
+    is presented again. `again` is True where a payment for it has been sent before: that payload, or one of the same
+    nonce whose window was over. `promise` is what was signed with the request, where it is paid on credit.
     """
 
     purchase_id: str
@@ -104,6 +85,22 @@ class PaidRequest(msgspec.Struct, frozen=True):
     choice: Choice | None
     wire: Wire = CURRENT
     again: bool = False
+    promise: Promise | None = None
+    url: str = ""
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """The header lines to send: the payment, and on credit the signature over the request."""
+        return (self.wire.payment_header, self.header), *(self.promise.headers if self.promise is not None else ())
+
+
+class _Signed(msgspec.Struct, frozen=True):
+    """What was signed for an offer, and when."""
+
+    payment: SignedPayment
+    header: str
+    promise: Promise | None
+    now_seconds: int
 
 
 class _Demanded(msgspec.Struct, frozen=True):
@@ -113,19 +110,6 @@ class _Demanded(msgspec.Struct, frozen=True):
     wire: Wire
     received: ReceivedOffers
     choice: Choice
-
-
-def describe_request(method: str, url: str, body: bytes) -> RequestFacts:
-    """Give a request its print: SHA-256 over method, URL and the body's SHA-256."""
-    method = method.upper()
-    parts = urlsplit(url)
-    netloc = parts.netloc.rpartition("@")[2]
-    plain = parts._replace(netloc=netloc, fragment="").geturl()
-    seen = msgspec.json.encode([method, plain, hashlib.sha256(body).hexdigest()])
-    host = fold_host(parts.hostname or "")
-    usual = parts.port is None or parts.port == _USUAL_PORTS.get(parts.scheme.lower())
-    authority = host if usual else f"{host}:{parts.port}"
-    return RequestFacts(method, plain, host, hashlib.sha256(seen).hexdigest(), authority)
 
 
 def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[PaidRequest]:
@@ -138,42 +122,57 @@ def prepare(terms: Terms, request: RequestFacts, demand: PaymentDemand) -> Flow[
     """
     _check_request(terms.policy, request)
     wire, received = _read(demand)
+    return (yield from _prepare(terms, request, wire, received))
+
+
+def prepare_ahead(terms: Terms, request: RequestFacts, remembered: ReceivedOffers) -> Flow[PaidRequest]:
+    """Promise to pay before anybody asks: the price is known from an earlier answer of this host.
+
+    `remembered` holds offers that are paid on credit alone. Raises as `prepare` does.
+    """
+    _check_request(terms.policy, request)
+    return (yield from _prepare(terms, request, CURRENT, remembered))
+
+
+def _prepare(terms: Terms, request: RequestFacts, wire: Wire, received: ReceivedOffers) -> Flow[PaidRequest]:
     now_seconds = yield from Now()
-    found = yield from FindOpen(request.request_print, terms.payer)
+    found = yield from FindOpen(request.request_print, terms.payer, now_seconds)
     choice = choose(received, policy=terms.policy, mechanisms=terms.mechanisms, networks=terms.networks)
     demanded = _Demanded(request, wire, received, choice)
-    if found is not None:
+    instead_of = _superseded(demanded, found)
+    if found is not None and not instead_of:
         return (yield from _go_on(terms, demanded, found, now_seconds))
     if not choice.candidates:
         raise refusals.nothing_to_pay(received, choice)
     best = choice.candidates[0]
     purchase_id = (yield from RandomBytes(_PURCHASE_ID_BYTES)).hex()
-    reserved, asked = yield from _take_place(terms, demanded, best, purchase_id, now_seconds)
+    reserved, asked = yield from _take_place(terms, demanded, best, purchase_id, now_seconds, instead_of)
     if isinstance(reserved, OpenPayment):
         return (yield from _go_on(terms, demanded, reserved, now_seconds))
     try:
         if not asked and terms.policy.asks_about(best.value):
             question = _question(terms, demanded, best, now_seconds)
             yield from get_approval(question, terms.policy, purchase_id, now_seconds)
-        prepared, header, now_seconds = yield from _sign(terms, demanded, best, purchase_id)
+        made = yield from _sign(terms, demanded, best, instead_of or purchase_id)
     except FarthingError as error:
         yield from Release(purchase_id, getattr(error, "reason", type(error).__name__), now_seconds)
         raise
-    signed = prepared.signed
     recorded = yield from RecordPayment(
         purchase_id=purchase_id,
-        payment_id=signed.payment_id,
-        fingerprint=signed.fingerprint,
-        header=header,
-        valid_before=signed.valid_before,
-        now_seconds=now_seconds,
+        payment_id=made.payment.payment_id,
+        fingerprint=made.payment.fingerprint,
+        header=made.header,
+        valid_before=made.payment.valid_before,
+        now_seconds=made.now_seconds,
         authority=request.authority if terms.policy.pin_payees else "",
+        promise=made.promise,
+        instead_of=instead_of,
     )
     if isinstance(recorded, Stopped):
         raise refusals.stopped(recorded)
     if not recorded:
         raise refusals.lost("The reservation in the journal is gone; the payment was not sent.")
-    return _paid(demanded, best, purchase_id, signed, header)
+    return _paid(demanded, best, purchase_id, made)
 
 
 def read_demand(demand: PaymentDemand) -> ReceivedOffers:
@@ -217,11 +216,12 @@ def _check_request(policy: Policy, request: RequestFacts) -> None:
         )
 
 
-def _take_place(
-    terms: Terms, demanded: _Demanded, best: Candidate, purchase_id: str, now_seconds: int
+def _take_place(  # noqa: PLR0917 - what is bought, as which purchase, when, and instead of which
+    terms: Terms, demanded: _Demanded, best: Candidate, purchase_id: str, now_seconds: int, instead_of: str
 ) -> Flow[tuple[Reserved | OpenPayment, bool]]:
     """Take a place in the budgets; True beside it says that somebody was asked and agreed to all of it."""
     reserve = _reservation(terms, demanded.request, best, purchase_id, now_seconds)
+    reserve = msgspec.structs.replace(reserve, instead_of=instead_of)
     answer = yield from reserve
     asked = isinstance(answer, PayeeChanged)
     if isinstance(answer, PayeeChanged):
@@ -239,16 +239,22 @@ def _take_place(
     return answer, asked
 
 
-def _sign(
-    terms: Terms, demanded: _Demanded, best: Candidate, purchase_id: str
-) -> Flow[tuple[PreparedPayment, str, int]]:
+def _sign(terms: Terms, demanded: _Demanded, best: Candidate, purchase_id: str) -> Flow[_Signed]:
     """Have the offer signed under the purchase's own nonce, and hold what was signed to the offer and the policy."""
-    offered = best.offer.requirements
-    prepared = yield from best.mechanism.pay(offered, payer=terms.payer, nonce=nonce_of(purchase_id))
+    offered, mechanism = best.offer.requirements, best.mechanism
+    payer = mechanism.payer if isinstance(mechanism, BindsRequest) else terms.payer
+    prepared = yield from mechanism.pay(offered, payer=payer, nonce=nonce_of(purchase_id))
     now_seconds = yield from Now()
-    _check_promise(prepared, offered, terms, now_seconds)
+    _check_promise(prepared.signed, offered, terms, payer, now_seconds)
     received = _with_identifier(demanded.received, purchase_id)
-    return prepared, demanded.wire.pack_payment(received, best.offer, prepared.payload), now_seconds
+    header = demanded.wire.pack_payment(received, best.offer, prepared.payload)
+    if not isinstance(mechanism, BindsRequest):
+        return _Signed(prepared.signed, header, None, now_seconds)
+    request = demanded.request
+    to_bind = RequestToBind(request.method, request.url, request.body_digest)
+    bound = yield from mechanism.bind(prepared, offered, to_bind, payment_header=header)
+    _check_promise(bound.signed, offered, terms, payer, now_seconds)
+    return _Signed(bound.signed, header, Promise(bound.promise_id, bound.headers, bound.evidence), now_seconds)
 
 
 def nonce_of(purchase_id: str) -> bytes:
@@ -319,29 +325,33 @@ def _reservation(terms: Terms, request: RequestFacts, best: Candidate, purchase_
     )
 
 
-def _paid(demanded: _Demanded, best: Candidate, purchase_id: str, signed: SignedPayment, header: str) -> PaidRequest:
+def _paid(demanded: _Demanded, best: Candidate, purchase_id: str, made: _Signed) -> PaidRequest:
+    signed = made.payment
     return PaidRequest(
         purchase_id,
         signed.payment_id,
-        header,
+        made.header,
         signed.network,
         signed.payer,
         signed.valid_before,
         best.offer.requirements,
         demanded.choice,
         demanded.wire,
+        promise=made.promise,
+        url=demanded.request.url,
     )
 
 
-def _check_promise(prepared: PreparedPayment, offered: PaymentRequirements, terms: Terms, now_seconds: int) -> None:
+def _check_promise(
+    signed: SignedPayment, offered: PaymentRequirements, terms: Terms, payer: str, now_seconds: int
+) -> None:
     # The policy judged the offer; what was signed must be that and nothing else, whatever a mechanism does.
-    signed = prepared.signed
     kept = (
         signed.amount == offered.atomic
         and signed.network == offered.network
         and fold_asset(signed.asset) == fold_asset(offered.asset)
         and fold_asset(signed.pay_to) == fold_asset(offered.pay_to)
-        and fold_asset(signed.payer) == fold_asset(terms.payer)
+        and fold_asset(signed.payer) == fold_asset(payer)
         and signed.valid_before <= now_seconds + terms.policy.max_validity_seconds
     )
     if not kept:
@@ -355,7 +365,8 @@ def _check_promise(prepared: PreparedPayment, offered: PaymentRequirements, term
 def _go_on(terms: Terms, demanded: _Demanded, found: OpenPayment, now_seconds: int) -> Flow[PaidRequest]:
     """Present the open payment again: the same payload, or, once its window is over, one of the same nonce."""
     # What is settled by the seller's word needs no second payload, whatever its window: the seller owes the resource.
-    if found.state != "settled" and now_seconds >= found.valid_before:
+    # A promise is found while its window is open, and never signed anew.
+    if found.promise is None and found.state != "settled" and now_seconds >= found.valid_before:
         renewed = yield from _renew(terms, demanded, found, now_seconds)
         if renewed is not None:
             return renewed
@@ -375,7 +386,20 @@ def _go_on(terms: Terms, demanded: _Demanded, found: OpenPayment, now_seconds: i
         None,
         versions.wire_of_payment(found.header),
         again=True,
+        promise=found.promise,
+        url=demanded.request.url,
     )
+
+
+def _superseded(demanded: _Demanded, found: OpenPayment | None) -> str:
+    """Name an open promise that was refused and is not asked for any more: another takes its place, of the same nonce.
+
+    So it is where a price was remembered and has changed. Both keep their places in the budget: the refusal is no
+    evidence, and an edge takes a nonce once.
+    """
+    if found is None or found.promise is None or found.state != "refused":
+        return ""
+    return "" if any(_is_same(each, found) for each in demanded.choice.candidates) else found.purchase_id
 
 
 def _renew(terms: Terms, demanded: _Demanded, found: OpenPayment, now_seconds: int) -> Flow[PaidRequest | None]:
@@ -390,8 +414,8 @@ def _renew(terms: Terms, demanded: _Demanded, found: OpenPayment, now_seconds: i
     if terms.policy.asks_about(best.value):
         question = _question(terms, demanded, best, now_seconds)
         yield from get_approval(question, terms.policy, found.purchase_id, now_seconds)
-    prepared, header, now_seconds = yield from _sign(terms, demanded, best, found.purchase_id)
-    signed = prepared.signed
+    made = yield from _sign(terms, demanded, best, found.purchase_id)
+    signed = made.payment
     if signed.payment_id != found.payment_id:
         # Signed by an earlier version, whose nonces were random: a second one would be a second payment.
         return None
@@ -399,16 +423,16 @@ def _renew(terms: Terms, demanded: _Demanded, found: OpenPayment, now_seconds: i
         purchase_id=found.purchase_id,
         payment_id=found.payment_id,
         fingerprint=signed.fingerprint,
-        header=header,
+        header=made.header,
         valid_before=signed.valid_before,
         instead_of=found.valid_before,
-        now_seconds=now_seconds,
+        now_seconds=made.now_seconds,
     )
     if isinstance(recorded, Stopped):
         raise refusals.stopped(recorded)
     if not recorded:
         raise refusals.lost("The earlier payment for this request was presented or concluded just now.")
-    paid = _paid(demanded, best, found.purchase_id, signed, header)
+    paid = _paid(demanded, best, found.purchase_id, made)
     return msgspec.structs.replace(paid, again=True)
 
 

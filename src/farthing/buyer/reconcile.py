@@ -21,7 +21,8 @@ import msgspec
 from farthing.buyer.choice import shown
 from farthing.buyer.journal import ListOpen, OpenEntry, PresentAgain, Purchase, RecordEvidence, State
 from farthing.buyer.policy import fold_asset
-from farthing.buyer.purchase import PaidRequest, describe_request
+from farthing.buyer.purchase import PaidRequest
+from farthing.buyer.request import describe_request
 from farthing.buyer.verdict import NoAnswer, PaidAnswer, conclude
 from farthing.errors import FacilitatorUnavailable, NodeUnavailable, PaymentError, PaymentRefused, RemoteProtocolError
 from farthing.flow import Effect, Flow, Now

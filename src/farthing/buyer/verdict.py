@@ -14,7 +14,7 @@ A 402 that says "settled" contradicts itself: the journal believes it, the calle
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -28,6 +28,12 @@ from farthing.protocol import versions
 from farthing.protocol.facilitator import DUPLICATE_SETTLEMENT, SETTLEMENT_PENDING
 from farthing.protocol.http import STATUS_PAYMENT_REQUIRED
 from farthing.protocol.messages import SettlementResponse
+
+if TYPE_CHECKING:
+    from farthing.buyer.promises import Proof
+
+# What a seller's receipt is made of: header lines that a door hands over with the answer to a promise.
+SIGNED_FIELDS: Final = ("payment-response", "signature-input", "signature", "content-digest")
 
 _SUCCESSES: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
@@ -57,13 +63,14 @@ class PaidAnswer(msgspec.Struct, frozen=True):
     """The answer to a paid request, as far as the verdict needs it; header values as they came, or None.
 
     `payment_response` is the header that the payment's wire has for it; `body` the beginning of a 402's body, where
-    its headers say nothing.
+    its headers say nothing; `lines` those of `SIGNED_FIELDS` that it has, where the payment was a promise.
     """
 
     status: int
     payment_response: str | None = None
     payment_required: str | None = None
     body: bytes = b""
+    lines: tuple[tuple[str, str], ...] = ()
 
 
 class NoAnswer(msgspec.Struct, frozen=True):
@@ -102,7 +109,16 @@ def conclude(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
 
     Raises `PaymentRefused` or `PaymentUnknown` where the caller must not take the answer for the resource.
     """
-    reading = _read(paid, answer)
+    proof = None
+    if paid.promise is not None and isinstance(answer, PaidAnswer):
+        # Imported where it is used: who pays on chain alone does not install what verifies receipts.
+        from farthing.buyer.promises import prove  # noqa: PLC0415
+
+        response = _settlement(paid, answer.payment_response)
+        proof = yield from prove(
+            paid.promise, paid.network, paid.url, status=answer.status, response=response, lines=answer.lines
+        )
+    reading = _read(paid, answer, proof)
     now_seconds = yield from Now()
     state = yield from RecordOutcome(
         purchase_id=paid.purchase_id,
@@ -111,6 +127,7 @@ def conclude(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
         transaction=reading.transaction,
         reason=reading.reason,
         now_seconds=now_seconds,
+        receipt=None if proof is None else proof.receipt,
     )
     if reading.handed_over:
         return Receipt(
@@ -123,12 +140,19 @@ def conclude(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
     raise _error(paid, reading, state)
 
 
-def _read(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> _Reading:  # noqa: PLR0911 - one line a row
+def _read(  # noqa: PLR0911 - one line a row
+    paid: PaidRequest, answer: PaidAnswer | NoAnswer, proof: Proof | None
+) -> _Reading:
     if isinstance(answer, NoAnswer):
         return _Reading("unknown", shown(answer.what))
     response = _settlement(paid, answer.payment_response)
     transaction = shown(response.transaction) if response is not None else ""
-    if response is not None and _proves(response, paid):
+    proven = response is not None and _proves(response, paid)
+    if paid.promise is not None and proof is not None:
+        # Only an answer that gives the resource is charged; its receipt is what proves the promise taken.
+        proven = not proof.lacks and answer.status in _SUCCESSES
+        transaction = paid.promise.promise_id if proven else ""
+    if proven:
         refuses = answer.status == STATUS_PAYMENT_REQUIRED
         reason = "contradiction" if refuses else ""
         # What failed after it was settled may be owed: it stays open, and the same payment is presented again.
@@ -136,6 +160,8 @@ def _read(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> _Reading:  # noqa
         return _Reading("settled", reason, transaction, delivered=ok, handed_over=not refuses, response=response)
     if answer.status in _SUCCESSES:
         reason = "no_settlement_proof" if response is None or response.success else _reason_of(response)
+        if proof is not None and proof.lacks and (response is None or response.success):
+            reason = proof.lacks
         return _Reading("unknown", reason, transaction, delivered=True, handed_over=True, response=response)
     if answer.status in _REDIRECTS:
         return _Reading("unknown", f"http_{answer.status}", transaction, handed_over=True, response=response)

@@ -15,14 +15,8 @@ from farthing.buyer.approval import Answer, AskApproval, Question
 from farthing.buyer.events import Concluded, Event, Offered, Paying, Signing
 from farthing.buyer.journal import PresentAgain, RenewPayment, Reserve
 from farthing.buyer.policy import Policy
-from farthing.buyer.purchase import (
-    PaidRequest,
-    PaymentDemand,
-    RequestFacts,
-    Terms,
-    prepare,
-    read_demand,
-)
+from farthing.buyer.purchase import PaidRequest, Terms, prepare, read_demand
+from farthing.buyer.request import PaymentDemand, RequestFacts
 from farthing.buyer.verdict import NoAnswer, PaidAnswer, Receipt, conclude
 from farthing.clients.reconcile import Reconciliation
 from farthing.errors import BodyNotReplayable, ConfigError, FarthingError, PaymentError

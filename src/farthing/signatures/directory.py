@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from farthing.flow import Effect
 from farthing.signatures.fields import SignatureInvalid
 from farthing.signatures.keys import Jwk, MessageSigner, PublicKey, key_of
 from farthing.signatures.messages import HttpRequest, HttpResponse, gather_fields
@@ -44,6 +45,13 @@ class DirectoryKey(msgspec.Struct, frozen=True):
         early = self.not_before is not None and now_seconds < self.not_before
         late = self.not_after is not None and now_seconds > self.not_after
         return not early and not late
+
+
+class FindKey(Effect["PublicKey | None"], frozen=True):
+    """Find a key by the origin of its directory and its thumbprint; None where it can't be found out."""
+
+    origin: str
+    key_id: str
 
 
 class _Document(msgspec.Struct, frozen=True):

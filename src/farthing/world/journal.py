@@ -22,6 +22,7 @@ from farthing.buyer.journal import (
     OpenEntry,
     OpenPayment,
     PresentAgain,
+    Promise,
     Purchase,
     RecordEvidence,
     RecordOutcome,
@@ -36,6 +37,7 @@ from farthing.buyer.journal import (
 from farthing.buyer.policy import APPROVAL_DEFAULT_SECONDS
 from farthing.errors import StoreError
 from farthing.flow import Effect
+from farthing.protocol.clearing import Signed
 from farthing.world import processes
 from farthing.world.journal_rows import (
     ABANDON,
@@ -43,13 +45,16 @@ from farthing.world.journal_rows import (
     RESUME,
     SELECT_BY_PAYMENT,
     SELECT_PAGE,
+    SELECT_PROMISES,
     STOP,
     Mark,
     list_open,
     mark,
     open_payment,
     present_again,
+    read_promise,
     read_purchase,
+    read_receipt,
     record_evidence,
     record_outcome,
     record_payment,
@@ -81,6 +86,14 @@ class AssetTotal(msgspec.Struct, frozen=True):
     settled_count: int = 0
     unknown_count: int = 0
     refused_count: int = 0
+
+
+class Promised(msgspec.Struct, frozen=True):
+    """A purchase on credit: the entry, what was signed with its request, and the seller's receipt where one came."""
+
+    purchase: Purchase
+    promise: Promise
+    receipt: Signed | None
 
 
 class Journal:
@@ -174,6 +187,17 @@ class Journal:
             yield from page
             page = self.purchases(after=page[-1])
 
+    def promises(self, *, after: Purchase | None = None, limit: int = PAGE_MAX) -> list[Promised]:
+        """List purchases on credit with what was signed and the seller's receipt, a page like `purchases()`."""
+        start = (after.created_at, after.created_at, after.purchase_id) if after else (-1, -1, "")
+        rows = self._database.read(lambda c: c.execute(SELECT_PROMISES, (*start, min(limit, PAGE_MAX))).fetchall())
+        found: list[Promised] = []
+        for *columns, promise, receipt in rows:
+            signed = read_promise(promise)
+            if signed is not None:
+                found.append(Promised(read_purchase(tuple(columns)), signed, read_receipt(receipt)))
+        return found
+
     def find(self, payment_id: str) -> Purchase | None:
         """Find a purchase by its payment id; None where the journal has none."""
         row = self._database.read(lambda c: c.execute(SELECT_BY_PAYMENT, (payment_id,)).fetchone())
@@ -220,7 +244,7 @@ class Journal:
 
     def _find_open(self, effect: FindOpen) -> OpenPayment | Pending[Any] | None:
         def look(connection: sqlite3.Connection) -> OpenPayment | None:
-            return open_payment(connection, effect.request_print, effect.payer)
+            return open_payment(connection, effect.request_print, effect.payer, effect.now_seconds)
 
         # A reader's view is older than what it then hears of who is busy: a purchase that ends in between would pass
         # for one that was cut. The writer, which alone records how one ends, looks again; nearly always there is none.

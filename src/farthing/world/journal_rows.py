@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from farthing.buyer.journal import (
+    PROMISE_GRACE_SECONDS,
     WINDOW_GRACE_SECONDS,
     ListOpen,
     OpenEntry,
@@ -15,6 +16,7 @@ from farthing.buyer.journal import (
     OverBudget,
     PayeeChanged,
     PresentAgain,
+    Promise,
     Purchase,
     RecordEvidence,
     RecordOutcome,
@@ -30,6 +32,7 @@ from farthing.buyer.journal import (
 )
 from farthing.buyer.policy import fold_asset
 from farthing.errors import StoreError
+from farthing.protocol.clearing import Signed
 from farthing.world.processes import is_under_way, this_process
 
 # Reservations of dead processes that one reservation takes back: bounded, so that none waits long. What is left counts
@@ -44,8 +47,10 @@ _OPEN_STATES: Final = "('sent', 'unknown', 'refused', 'settled')"
 # Open until the resource came, or until there is evidence that it can't settle any more: no clock is evidence. A
 # settled payment without its resource is open too, since the seller owes the work and a second one would pay twice.
 _FIND_OPEN: Final = f"""
-SELECT purchase_id, payment_id, header, network, payer, state, valid_before, asset, pay_to, amount, owner FROM purchases
+SELECT purchase_id, payment_id, header, network, payer, state, valid_before, asset, pay_to, amount, promise, owner
+FROM purchases
 WHERE request_print = ? AND payer = ? AND delivered = 0 AND state IN {_OPEN_STATES}
+  AND (promise = '' OR valid_before > ?) AND purchase_id <> ?
 ORDER BY created_at, purchase_id LIMIT {_OPEN_MAX}
 """  # noqa: S608 - constants of this module
 # What takes part in a rate: whatever was signed, or is about to be.
@@ -84,7 +89,7 @@ INSERT INTO purchases (
 """
 _RECORD_PAYMENT: Final = """
 UPDATE purchases
-SET state = 'sent', payment_id = ?, fingerprint = ?, header = ?, valid_before = ?, updated_at = ?
+SET state = 'sent', payment_id = ?, fingerprint = ?, header = ?, valid_before = ?, promise = ?, updated_at = ?
 WHERE purchase_id = ? AND state = 'reserved' AND owner = ?
 """
 _GIVE_BACK: Final = """
@@ -98,6 +103,9 @@ SET state = ?, transaction_hash = CASE WHEN ? = '' THEN transaction_hash ELSE ? 
 WHERE purchase_id = ? AND (state = 'sent' OR (state IN ('unknown', 'refused', 'closed') AND ? = 'settled')
                            OR (state = 'refused' AND ? = 'unknown'))
 """
+# Its purchase goes on as another one. It stays refused, and keeps its place in the budget.
+_SUPERSEDE: Final = "UPDATE purchases SET delivered = 1, updated_at = ? WHERE purchase_id = ? AND state = 'refused'"
+_RECEIPT: Final = "UPDATE purchases SET receipt = ? WHERE purchase_id = ?"
 _DELIVERED: Final = "UPDATE purchases SET delivered = 1, updated_at = ? WHERE purchase_id = ?"
 # The caller has not got the answer: what was sent is unknown, and what was settled is asked for with the same payment.
 ABANDON: Final = """
@@ -142,12 +150,19 @@ _OPEN_PAGE: Final = 100
 _LIST_OPEN: Final = f"""
 SELECT {_COLUMNS}, header, request_print, owner FROM purchases
 WHERE state IN ('sent', 'unknown', 'refused') AND (created_at > ? OR (created_at = ? AND purchase_id > ?))
+  AND promise = ''
 ORDER BY created_at, purchase_id LIMIT {_OPEN_PAGE}
 """  # noqa: S608 - constants of this module
 SELECT_PAGE: Final = f"""
 SELECT {_COLUMNS} FROM purchases WHERE created_at > ? OR (created_at = ? AND purchase_id > ?)
 ORDER BY created_at, purchase_id LIMIT ?
 """  # noqa: S608 - constants of this module
+SELECT_PROMISES: Final = f"""
+SELECT {_COLUMNS}, promise, receipt FROM purchases
+WHERE promise <> '' AND (created_at > ? OR (created_at = ? AND purchase_id > ?))
+ORDER BY created_at, purchase_id LIMIT ?
+"""  # noqa: S608 - constants of this module
+_PROMISE: Final = "SELECT promise FROM purchases WHERE purchase_id = ?"
 SELECT_BY_PAYMENT: Final = f"SELECT {_COLUMNS} FROM purchases WHERE payment_id = ?"  # noqa: S608
 _BY_ID: Final = f"SELECT {_COLUMNS} FROM purchases WHERE purchase_id = ?"  # noqa: S608
 
@@ -166,7 +181,7 @@ def reserve(
     connection: sqlite3.Connection, effect: Reserve
 ) -> Reserved | OverBudget | OpenPayment | PayeeChanged | TooFast:
     """Take a place in the budgets, all of them or none."""
-    found = open_payment(connection, effect.request_print, effect.payer)
+    found = open_payment(connection, effect.request_print, effect.payer, effect.now_seconds, effect.instead_of)
     if found is not None:
         return found
     _sweep(connection, effect.now_seconds)
@@ -199,9 +214,12 @@ def reserve(
 
 def record_payment(connection: sqlite3.Connection, effect: RecordPayment) -> bool:
     """Put a signed payload on record; False where its reservation is gone."""
-    signed = (effect.payment_id, effect.fingerprint, effect.header, effect.valid_before, effect.now_seconds)
+    promise = "" if effect.promise is None else msgspec.json.encode(effect.promise).decode()
+    signed = (effect.payment_id, effect.fingerprint, effect.header, effect.valid_before, promise, effect.now_seconds)
     if connection.execute(_RECORD_PAYMENT, (*signed, effect.purchase_id, this_process())).rowcount != 1:
         return False
+    if effect.instead_of:
+        connection.execute(_SUPERSEDE, (effect.now_seconds, effect.instead_of))
     if effect.authority:
         # Once more: whoever pinned it first may have given its place back meanwhile, and the pin with it.
         network, pay_to = connection.execute(_PAID_TO, (effect.purchase_id,)).fetchone()
@@ -274,6 +292,8 @@ def record_outcome(connection: sqlite3.Connection, effect: RecordOutcome) -> Sta
         _count(connection, effect.purchase_id, 1)
     if effect.delivered:
         connection.execute(_DELIVERED, (now, effect.purchase_id))
+    if effect.receipt is not None:
+        connection.execute(_RECEIPT, (msgspec.json.encode(effect.receipt).decode(), effect.purchase_id))
     return _state(connection, effect.purchase_id)
 
 
@@ -297,21 +317,27 @@ def mark(connection: sqlite3.Connection, order: Mark) -> Purchase:
                 f"Payment {payment_id} is {found.state}; only one that is unknown or refused can be marked unspent."
             )
             raise StoreError(message)
-        if now_seconds < found.valid_before + WINDOW_GRACE_SECONDS:
+        (promise,) = connection.execute(_PROMISE, (found.purchase_id,)).fetchone()
+        grace_seconds = PROMISE_GRACE_SECONDS if promise else WINDOW_GRACE_SECONDS
+        if now_seconds < found.valid_before + grace_seconds:
+            shows = "no statement lists it" if promise else "a finalised block past that time shows it unused"
             message = (
                 f"The authorisation of payment {payment_id} can be used until {found.valid_before} (Unix time); mark "
-                f"it {WINDOW_GRACE_SECONDS} s later, when a finalised block past that time shows it unused."
+                f"it {grace_seconds} s later, when {shows}."
             )
             raise StoreError(message)
         _give_back(connection, found.purchase_id, found.state, "closed", order.why, now_seconds)
     return read_purchase(connection.execute(_BY_ID, (found.purchase_id,)).fetchone())
 
 
-def open_payment(connection: sqlite3.Connection, request_print: str, payer: str) -> OpenPayment | None:
-    """Find the oldest open payment of a request."""
-    for *found, owner in connection.execute(_FIND_OPEN, (request_print, payer)):
+def open_payment(
+    connection: sqlite3.Connection, request_print: str, payer: str, now_seconds: int, instead_of: str = ""
+) -> OpenPayment | None:
+    """Find the oldest open payment of a request, but for the one that another takes the place of."""
+    for *found, owner in connection.execute(_FIND_OPEN, (request_print, payer, now_seconds, instead_of)):
         facts: dict[str, Any] = dict(zip(OpenPayment.__struct_fields__, found, strict=True))
         facts["amount"] = int(facts["amount"])
+        facts["promise"] = read_promise(facts["promise"])
         payment = OpenPayment(**facts)
         # A payment that somebody alive is waiting for is another purchase of the same thing, and no open one.
         if payment.state != "sent" or not is_under_way(payment.purchase_id, owner):
@@ -358,6 +384,16 @@ def _state(connection: sqlite3.Connection, purchase_id: str) -> State:
         raise StoreError(message)
     state: State = row[0]
     return state
+
+
+def read_promise(text: str) -> Promise | None:
+    """Read what was signed together with a request; None where nothing was."""
+    return msgspec.json.decode(text, type=Promise) if text else None
+
+
+def read_receipt(text: str) -> Signed | None:
+    """Read a seller's receipt; None where there is none."""
+    return msgspec.json.decode(text, type=Signed) if text else None
 
 
 def read_purchase(row: tuple[Any, ...]) -> Purchase:
