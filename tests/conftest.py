@@ -17,6 +17,7 @@ from farthing.services.devnet import Devnet, NodeName, find_anvil, start_devnet
 
 if TYPE_CHECKING:
     from tests.local_services import LocalServices
+    from tests.postgres_server import PostgresServer
 
 # A machine that is busy is no bug: what must be quick is measured by benches. Failures print how to repeat them.
 settings.register_profile("farthing", deadline=None, print_blob=True)
@@ -26,7 +27,7 @@ settings.load_profile("farthing")
 # For the tests of our own pytest plugin: a project in a folder of its own.
 pytest_plugins = ["pytester"]
 
-# Folders of tests are no packages; this lets each of them import `local_services`.
+# Folders of tests are no packages; this lets each of them import `local_services` and `postgres_server`.
 sys.path.append(str(Path(__file__).parent))
 
 
@@ -115,3 +116,33 @@ def local(devnet_pyevm: Devnet, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     with local_services.LocalServices(devnet_pyevm, tmp_path_factory.mktemp("services")) as services:
         yield services
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the session. Who stops it starts it again."""
+    import postgres_server  # noqa: PLC0415 - it brings psycopg, which few tests need
+
+    try:
+        server: PostgresServer = postgres_server.PostgresServer()
+    except (OSError, postgres_server.PostgresUnavailable) as error:
+        unavailable(f"PostgreSQL is not available: {error}")
+        raise
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """An empty database of PostgreSQL for one test."""
+    url = postgres_server.database()
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store for one test, of both engines one after the other."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.sqlite3")
+    return cast("str", request.getfixturevalue("postgres_url"))

@@ -231,6 +231,7 @@ def test_B2_the_kill_switch_stops_what_is_signed_and_what_would_leave(open_buyer
     buyer = open_buyer()
     with pytest.raises(PaymentUnknown):
         buy(buyer, "open", answer=NoAnswer("ReadTimeout"))
+    assert journal.stop_file
     for stop, resume in (
         (journal.stop, journal.resume),
         (journal.stop_file.touch, journal.stop_file.unlink),

@@ -29,7 +29,7 @@ from farthing.world.migrations import load_migrations, migrate
 from farthing.world.performers import Performer
 from farthing.world.seller_rows import LANES, ROWS_MAX
 from farthing.world.seller_store import SellerStore
-from farthing.world.sqlite import Operation
+from farthing.world.sqlite import Database
 
 # More than one statement's rows, and no power of two.
 MANY = 2 * ROWS_MAX + 7
@@ -144,6 +144,7 @@ def test_what_one_turn_of_a_loop_asks_for_is_one_batch(store: SellerStore) -> No
         return store.make_claim(MakeClaim(claim("pay_blocked"))).result(10)
 
     store.make_claim(MakeClaim(claim("pay_first"))).result(10)
+    assert isinstance(store._database, Database)
     assert store._database._writer is not None
     store._database._writer.set_trace_callback(statements.append)
     asyncio.run(turn())
@@ -196,7 +197,7 @@ def test_S6_what_was_on_record_before_the_store_was_reshaped_is_there_after(tmp_
         assert isinstance(again, Claimed)
         assert again.epoch == 4
         for statement in ("UPDATE seller_ledger SET amount = '0'", "DELETE FROM seller_ledger"):
-            edit: Operation[Any] = methodcaller("execute", statement)
+            edit: Any = methodcaller("execute", statement)
             with pytest.raises(Exception, match="append-only"):
                 store._database.submit(edit).result(10)
     finally:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from farthing.errors import StoreError
+from farthing.world.connection import Connection
 from farthing.world.pending import Pending
 
 # In the place of an item, where an operation is a single one.
@@ -51,23 +52,32 @@ class Gathered:
                     each.pending.fail(error)
 
 
+def perform(connection: Connection, batch: list[Waiting], is_open: Callable[[], bool]) -> list[tuple[Any]]:
+    """Run `batch` in the transaction that is open. Answers are wrapped, since an answer may itself be an exception.
+
+    The single operations come first, in their order. `is_open` tells whether the transaction still is, and is good.
+    """
+    answers: list[tuple[Any]] = [(None,)] * len(batch)
+    joint: dict[Callable[..., Any], list[int]] = {}
+    for place, waiting in enumerate(batch):
+        if waiting.item is ALONE:
+            answers[place] = (waiting.operation(connection),)
+            _check(waiting.operation, is_open=is_open())
+        else:
+            joint.setdefault(waiting.operation, []).append(place)
+    for operation, places in joint.items():
+        told = operation(connection, [batch[place].item for place in places])
+        _check(operation, is_open=is_open())
+        for place, answer in zip(places, told, strict=True):
+            answers[place] = (answer,)
+    return answers
+
+
 def run_together(connection: sqlite3.Connection, batch: list[Waiting]) -> list[tuple[Any]]:
-    """Run and commit `batch` as one transaction. Answers are wrapped, since an answer may itself be an exception."""
+    """Run and commit `batch` as one transaction of SQLite; answers as `perform` gives them."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        answers: list[tuple[Any]] = [(None,)] * len(batch)
-        joint: dict[Callable[..., Any], list[int]] = {}
-        for place, waiting in enumerate(batch):
-            if waiting.item is ALONE:
-                answers[place] = (waiting.operation(connection),)
-                _check_open(connection, waiting.operation)
-            else:
-                joint.setdefault(waiting.operation, []).append(place)
-        for operation, places in joint.items():
-            told = operation(connection, [batch[place].item for place in places])
-            _check_open(connection, operation)
-            for place, answer in zip(places, told, strict=True):
-                answers[place] = (answer,)
+        answers = perform(connection, batch, lambda: connection.in_transaction)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
@@ -75,6 +85,6 @@ def run_together(connection: sqlite3.Connection, batch: list[Waiting]) -> list[t
     return answers
 
 
-def _check_open(connection: sqlite3.Connection, operation: Callable[..., Any]) -> None:
-    if not connection.in_transaction:
+def _check(operation: Callable[..., Any], *, is_open: bool) -> None:
+    if not is_open:
         raise RuntimeError(f"{operation!r} ended the transaction: an operation runs statements and no more.")

@@ -1,4 +1,4 @@
-"""The facilitator's books over SQLite: what a look at the chain showed, the ledger that goes with it, and cold queries.
+"""The facilitator's books: what a look at the chain showed, the ledger that goes with it, and cold queries.
 
 Ledger rows are only ever inserted: a lost block is booked back by a transfer of its own.
 """
@@ -7,7 +7,6 @@ Ledger rows are only ever inserted: a lost block is booked back by a transfer of
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -17,8 +16,8 @@ from farthing.facilitator.states import PAYMENT, TRANSACTION
 from farthing.facilitator.store import ChainRecorded, Confirmed, Mined, PaymentRecord, RecordChain, Refused
 from farthing.ledger.accounts import GAS, NATIVE, PAYEE, PAYER, WALLET, Account, read_account
 from farthing.ledger.transfers import Entry, Transfer, balances
+from farthing.world.connection import Connection, Database
 from farthing.world.facilitator_rows import SELECT_PAYMENT, read_payment, sources
-from farthing.world.sqlite import Database
 
 # A page of a list: what a person reads, and what a program takes at once.
 PAGE_ROWS_MAX: Final = 1_000
@@ -84,7 +83,7 @@ JOIN ledger_transfers t ON t.transfer_id = e.transfer_id WHERE e.transfer_id = ?
 """
 
 
-def record_chain(at: sqlite3.Connection, effect: RecordChain) -> ChainRecorded:
+def record_chain(at: Connection, effect: RecordChain) -> ChainRecorded:
     """Make the moves of one look at the chain, with their ledger entries; the answer are those that were made."""
     for mined in effect.mined:
         place = (effect.network, effect.wallet, mined.nonce)
@@ -103,7 +102,7 @@ def record_chain(at: sqlite3.Connection, effect: RecordChain) -> ChainRecorded:
     return ChainRecorded(confirmed, refused, released, lost)
 
 
-def _confirm(at: sqlite3.Connection, effect: RecordChain, seen: Confirmed) -> bool:
+def _confirm(at: Connection, effect: RecordChain, seen: Confirmed) -> bool:
     row = at.execute(_PAYMENT_FOR_BOOKS, (seen.payment_id,)).fetchone()
     if row is None:
         return False
@@ -123,7 +122,7 @@ def _confirm(at: sqlite3.Connection, effect: RecordChain, seen: Confirmed) -> bo
     return True
 
 
-def _lose(at: sqlite3.Connection, payment_id: str, now_seconds: int) -> bool:
+def _lose(at: Connection, payment_id: str, now_seconds: int) -> bool:
     row = at.execute(_PAYMENT_FOR_BOOKS, (payment_id,)).fetchone()
     if row is None or at.execute(_LOSE, (payment_id,)).rowcount != 1:
         return False
@@ -131,12 +130,12 @@ def _lose(at: sqlite3.Connection, payment_id: str, now_seconds: int) -> bool:
     return True
 
 
-def _refuse(at: sqlite3.Connection, refused: Refused) -> bool:
+def _refuse(at: Connection, refused: Refused) -> bool:
     parameters = (refused.reason, refused.message, refused.transaction, refused.payment_id)
     return at.execute(_REFUSE, parameters).rowcount == 1
 
 
-def _finish(at: sqlite3.Connection, effect: RecordChain, mined: Mined) -> None:
+def _finish(at: Connection, effect: RecordChain, mined: Mined) -> None:
     place = (effect.network, effect.wallet, mined.nonce)
     parameters = (mined.transaction, mined.block_number, mined.block_hash, mined.gas_used, *place)
     moved = at.execute(_FINISH, parameters).fetchall()
@@ -152,7 +151,7 @@ def _finish(at: sqlite3.Connection, effect: RecordChain, mined: Mined) -> None:
     _book(at, transfer, "", mined.transaction, effect.now_seconds)
 
 
-def _drop(at: sqlite3.Connection, effect: RecordChain, nonce: int) -> None:
+def _drop(at: Connection, effect: RecordChain, nonce: int) -> None:
     place = (effect.network, effect.wallet, nonce)
     row = at.execute(_TRANSACTION_FOR_BOOKS, place).fetchone()
     if row is None or at.execute(_DROP, place).rowcount != 1:
@@ -162,13 +161,13 @@ def _drop(at: sqlite3.Connection, effect: RecordChain, nonce: int) -> None:
         _book_back(at, f"gas:{hash_}:{finishes}", "", effect.now_seconds)
 
 
-def _book(at: sqlite3.Connection, transfer: Transfer, payment_id: str, transaction: str, now_seconds: int) -> None:
+def _book(at: Connection, transfer: Transfer, payment_id: str, transaction: str, now_seconds: int) -> None:
     at.execute(_INSERT_TRANSFER, (transfer.transfer_id, payment_id, transaction, transfer.reverses, now_seconds))
     for entry in transfer.entries():
         at.execute(_INSERT_ENTRY, (entry.transfer_id, entry.side, entry.account, str(entry.amount)))
 
 
-def _book_back(at: sqlite3.Connection, transfer_id: str, payment_id: str, now_seconds: int) -> None:
+def _book_back(at: Connection, transfer_id: str, payment_id: str, now_seconds: int) -> None:
     rows = at.execute(_TRANSFER_BACK, (transfer_id,)).fetchall()
     if not rows:
         # Nothing was booked: an amount or a gas price of zero.
@@ -210,7 +209,7 @@ class Books:
         query = """
         SELECT t.transfer_id, t.payment_id, t.transaction_hash, t.reverses, t.booked_at, e.side, e.account, e.amount
         FROM ledger_transfers t JOIN ledger_entries e ON e.transfer_id = t.transfer_id
-        WHERE ? IS NULL OR t.payment_id = ? ORDER BY t.booked_at, t.transfer_id, e.side DESC
+        WHERE CAST(? AS TEXT) IS NULL OR t.payment_id = ? ORDER BY t.booked_at, t.transfer_id, e.side DESC
         """
         rows = self._database.read(lambda at: at.execute(query, (payment_id, payment_id)).fetchall())
         return tuple(

@@ -1,4 +1,4 @@
-"""The outbox over SQLite: wallet leases, nonces, and signed transactions stored before they are broadcast.
+"""The outbox: wallet leases, nonces, and signed transactions stored before they are broadcast.
 
 A nonce is allocated and a version stored only while the wallet's lease has the caller's epoch: a process that lost its
 lease finds no row to change.
@@ -8,7 +8,6 @@ lease finds no row to change.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Final
 
 from farthing.facilitator.joining import joined_gas_limit
@@ -28,6 +27,7 @@ from farthing.facilitator.store import (
     StoreSigned,
     Version,
 )
+from farthing.world.connection import Connection
 from farthing.world.facilitator_rows import sources
 
 _TAKE_LEASE: Final = """
@@ -102,7 +102,7 @@ WHERE network = ? AND wallet = ? AND state = 'done' AND block_number > ? ORDER B
 """
 
 
-def acquire_lease(at: sqlite3.Connection, effect: AcquireLease) -> Lease:
+def acquire_lease(at: Connection, effect: AcquireLease) -> Lease:
     """Take or renew a wallet's lease; the answer says who has it."""
     wallet = (effect.network, effect.wallet)
     at.execute(_TAKE_LEASE, (*wallet, effect.owner, effect.until_seconds, effect.now_seconds))
@@ -112,33 +112,33 @@ def acquire_lease(at: sqlite3.Connection, effect: AcquireLease) -> Lease:
     return Lease(owner == effect.owner, epoch, first_nonce, _next_nonce(at, wallet, first_nonce), stopped, wanted_at)
 
 
-def _next_nonce(at: sqlite3.Connection, wallet: tuple[str, str], first_nonce: int | None) -> int | None:
+def _next_nonce(at: Connection, wallet: tuple[str, str], first_nonce: int | None) -> int | None:
     (highest,) = at.execute(_NONCE_MAX, wallet).fetchone()
     return first_nonce if highest is None else highest + 1
 
 
-def release_lease(at: sqlite3.Connection, effect: ReleaseLease) -> None:
+def release_lease(at: Connection, effect: ReleaseLease) -> None:
     """Give the lease back."""
     at.execute(_RELEASE_LEASE, (effect.network, effect.wallet, effect.owner))
 
 
-def open_wallet(at: sqlite3.Connection, effect: OpenWallet) -> bool:
+def open_wallet(at: Connection, effect: OpenWallet) -> bool:
     """Note the first nonce, once."""
     parameters = (effect.first_nonce, effect.network, effect.wallet, effect.epoch)
     return at.execute(_OPEN_WALLET, parameters).rowcount == 1
 
 
-def stop_wallet(at: sqlite3.Connection, effect: StopWallet) -> None:
+def stop_wallet(at: Connection, effect: StopWallet) -> None:
     """Note why the wallet must not be used."""
     at.execute(_STOP_WALLET, (effect.reason, effect.network, effect.wallet))
 
 
-def expire_payment(at: sqlite3.Connection, refused: Refused) -> bool:
+def expire_payment(at: Connection, refused: Refused) -> bool:
     """Refuse a payment that waited too long."""
     return at.execute(_EXPIRE, (refused.reason, refused.message, refused.payment_id)).rowcount == 1
 
 
-def plan_transactions(at: sqlite3.Connection, effect: PlanTransactions) -> tuple[OutboxEntry, ...] | None:
+def plan_transactions(at: Connection, effect: PlanTransactions) -> tuple[OutboxEntry, ...] | None:
     """Build a transaction for each group in which somebody still waits, with the next nonces. None: no lease."""
     wallet = (effect.network, effect.wallet)
     if at.execute(_UNDER_LEASE, (*wallet, effect.epoch)).fetchone() is None:
@@ -165,7 +165,7 @@ def plan_transactions(at: sqlite3.Connection, effect: PlanTransactions) -> tuple
     return tuple(built)
 
 
-def store_signed(at: sqlite3.Connection, effect: StoreSigned) -> frozenset[int]:
+def store_signed(at: Connection, effect: StoreSigned) -> frozenset[int]:
     """Store signed versions under the lease; the answer are the nonces that took theirs."""
     wallet = (effect.network, effect.wallet)
     if at.execute(_UNDER_LEASE, (*wallet, effect.epoch)).fetchone() is None:
@@ -195,12 +195,12 @@ def store_signed(at: sqlite3.Connection, effect: StoreSigned) -> frozenset[int]:
     return frozenset(stored)
 
 
-def mark_sent(at: sqlite3.Connection, effect: MarkSent) -> None:
+def mark_sent(at: Connection, effect: MarkSent) -> None:
     """Note that these were broadcast."""
     at.executemany(_MARK_SENT, [(effect.network, effect.wallet, nonce) for nonce in effect.nonces])
 
 
-def load_outbox(at: sqlite3.Connection, effect: LoadOutbox) -> tuple[OutboxEntry, ...]:
+def load_outbox(at: Connection, effect: LoadOutbox) -> tuple[OutboxEntry, ...]:
     """Load what is not DONE, oldest first, with versions and members."""
     wallet = (effect.network, effect.wallet)
     rows = at.execute(_OPEN_TRANSACTIONS, (*wallet, effect.count_max)).fetchall()
@@ -227,7 +227,7 @@ def load_outbox(at: sqlite3.Connection, effect: LoadOutbox) -> tuple[OutboxEntry
     )
 
 
-def load_done(at: sqlite3.Connection, effect: LoadDone) -> tuple[OutboxEntry, ...]:
+def load_done(at: Connection, effect: LoadDone) -> tuple[OutboxEntry, ...]:
     """Load what is DONE above a height: nonces and blocks only."""
     rows = at.execute(_DONE, (effect.network, effect.wallet, effect.above_block, effect.count_max))
     return tuple(

@@ -1,11 +1,10 @@
-"""The facilitator's store over SQLite: payments and who is told of them. The outbox and the books have files beside it.
+"""The facilitator's store: payments and who is told of them. The outbox and the books have files beside it.
 
 Every move is one conditional statement whose condition on the state comes from `farthing.facilitator.states`.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -41,10 +40,11 @@ from farthing.facilitator.store import (
 )
 from farthing.flow import Effect
 from farthing.world import facilitator_outbox as outbox
+from farthing.world.connection import Connection
+from farthing.world.database import off_the_loop, open_database
 from farthing.world.facilitator_books import Books, record_chain
 from farthing.world.facilitator_rows import SELECT_PAYMENT, read_payment
 from farthing.world.pending import Pending
-from farthing.world.sqlite import Database, load_migrations
 
 E = TypeVar("E", bound=Effect[Any])
 R = TypeVar("R")
@@ -89,11 +89,11 @@ _ORPHANED: Final = """
 
 
 class FacilitatorStore:
-    """Performs the facilitator's store effects over one SQLite file, shared by the processes of a machine."""
+    """Performs the facilitator's store effects: over a file that a machine's processes share, or over PostgreSQL."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the file, or make it. Raises `StoreError`."""
-        self.database = Database(path, migrations=load_migrations("facilitator"))
+    def __init__(self, store: str | Path) -> None:
+        """Open `store`, a path or URL (`farthing.world.database`), or make the file. Raises `StoreError`."""
+        self.database = open_database(store, family="facilitator")
 
     def close(self) -> None:
         """Finish what was submitted, and close."""
@@ -107,7 +107,7 @@ class FacilitatorStore:
     def handlers(self) -> Mapping[type[Effect[Any]], Callable[[Any], Any]]:
         """Give the handlers for a `Performer`."""
         return {
-            FindRecord: self._find_record,
+            FindRecord: off_the_loop(self.database, self._find_record),
             FindRecords: self._reading(_find_records),
             FindRecordByTransaction: self._reading(_find_by_transaction),
             LoadBodies: self._reading(_load_bodies),
@@ -137,20 +137,20 @@ class FacilitatorStore:
         rows = self.database.fetch(_SELECT_ONE_PAYMENT, (effect.payment_id,))
         return read_payment(rows[0]) if rows else None
 
-    def _reading(self, query: Callable[[sqlite3.Connection, E], R]) -> Callable[[E], R]:
-        return lambda effect: self.database.read(lambda at: query(at, effect))
+    def _reading(self, query: Callable[[Connection, E], R]) -> Callable[[E], R | Pending[R]]:
+        return off_the_loop(self.database, lambda effect: self.database.read(lambda at: query(at, effect)))
 
-    def _writing(self, step: Callable[[sqlite3.Connection, E], R]) -> Callable[[E], Pending[R]]:
+    def _writing(self, step: Callable[[Connection, E], R]) -> Callable[[E], Pending[R]]:
         return lambda effect: self.database.submit(lambda at: step(at, effect))
 
 
-def find_payment(at: sqlite3.Connection, payment_id: str) -> PaymentRecord | None:
+def find_payment(at: Connection, payment_id: str) -> PaymentRecord | None:
     """Find a payment by its id."""
     row = at.execute(_SELECT_ONE_PAYMENT, (payment_id,)).fetchone()
     return None if row is None else read_payment(row)
 
 
-def _find_records(at: sqlite3.Connection, effect: FindRecords) -> tuple[PaymentRecord, ...]:
+def _find_records(at: Connection, effect: FindRecords) -> tuple[PaymentRecord, ...]:
     found: list[PaymentRecord] = []
     for start in range(0, len(effect.payment_ids), _SLICE):
         some = effect.payment_ids[start : start + _SLICE]
@@ -160,7 +160,7 @@ def _find_records(at: sqlite3.Connection, effect: FindRecords) -> tuple[PaymentR
     return tuple(found)
 
 
-def _find_by_transaction(at: sqlite3.Connection, effect: FindRecordByTransaction) -> PaymentRecord | None:
+def _find_by_transaction(at: Connection, effect: FindRecordByTransaction) -> PaymentRecord | None:
     # A transaction of several payments, ours or somebody else's, is the name of none of them: whoever asks for its own,
     # which may have failed in it, must not be told of another's.
     if at.execute(_COUNT_MEMBERS, (effect.transaction,)).fetchone() > (1,):
@@ -176,7 +176,7 @@ def _find_by_transaction(at: sqlite3.Connection, effect: FindRecordByTransaction
     return read_payment(rows[0]) if len(rows) == 1 else None
 
 
-def _load_bodies(at: sqlite3.Connection, effect: LoadBodies) -> dict[str, PaymentBody]:
+def _load_bodies(at: Connection, effect: LoadBodies) -> dict[str, PaymentBody]:
     bodies: dict[str, PaymentBody] = {}
     for start in range(0, len(effect.payment_ids), _SLICE):
         some = effect.payment_ids[start : start + _SLICE]
@@ -187,13 +187,13 @@ def _load_bodies(at: sqlite3.Connection, effect: LoadBodies) -> dict[str, Paymen
     return bodies
 
 
-def _load_waiting(at: sqlite3.Connection, effect: LoadWaiting) -> tuple[PaymentRecord, ...]:
+def _load_waiting(at: Connection, effect: LoadWaiting) -> tuple[PaymentRecord, ...]:
     waiting = "p.network = ? AND p.state IN ('received', 'ready')"
     query = f"{SELECT_PAYMENT} WHERE {waiting} ORDER BY p.created_at, p.payment_id LIMIT ?"
     return tuple(map(read_payment, at.execute(query, (effect.network, effect.count_max))))
 
 
-def _load_lingering(at: sqlite3.Connection, effect: LoadLingering) -> tuple[PaymentRecord, ...]:
+def _load_lingering(at: Connection, effect: LoadLingering) -> tuple[PaymentRecord, ...]:
     # A wallet's own payment whose transaction is still open is followed by that transaction.
     chosen = f"p.network = ? AND p.state = '{IN_BATCH}' AND ((p.wallet = ? AND t.state = 'done') OR {_ORPHANED})"
     query = f"{SELECT_PAYMENT} WHERE {chosen} ORDER BY p.created_at LIMIT ?"
@@ -201,7 +201,7 @@ def _load_lingering(at: sqlite3.Connection, effect: LoadLingering) -> tuple[Paym
     return tuple(map(read_payment, at.execute(query, parameters)))
 
 
-def _load_confirmed(at: sqlite3.Connection, effect: LoadConfirmed) -> tuple[PaymentRecord, ...]:
+def _load_confirmed(at: Connection, effect: LoadConfirmed) -> tuple[PaymentRecord, ...]:
     chosen = f"p.network = ? AND p.state = '{CONFIRMED}' AND (p.wallet = ? OR {_ORPHANED})"
     parameters: tuple[str | int, ...] = (effect.network, effect.wallet, effect.wallet, effect.now_seconds)
     order = "p.block_number DESC, p.payment_id DESC"
@@ -213,7 +213,7 @@ def _load_confirmed(at: sqlite3.Connection, effect: LoadConfirmed) -> tuple[Paym
     return tuple(map(read_payment, at.execute(query, (*parameters, effect.count_max))))
 
 
-def _load_failed_payers(at: sqlite3.Connection, effect: LoadFailedPayers) -> tuple[FailedPayer, ...]:
+def _load_failed_payers(at: Connection, effect: LoadFailedPayers) -> tuple[FailedPayer, ...]:
     query = """
     SELECT network, payer, sum(failed_alone) FROM payments WHERE failed_at > 0 AND failed_at >= ?
     GROUP BY network, payer ORDER BY max(failed_at) DESC LIMIT ?
@@ -222,7 +222,7 @@ def _load_failed_payers(at: sqlite3.Connection, effect: LoadFailedPayers) -> tup
     return tuple(FailedPayer(network, payer, alone) for network, payer, alone in rows)
 
 
-def _count_payments(at: sqlite3.Connection, _effect: CountPayments) -> dict[str, int]:
+def _count_payments(at: Connection, _effect: CountPayments) -> dict[str, int]:
     # The states that are indexed: those that are over are counted by the metrics' counters as they happen.
     query = """
     SELECT state, count(*) FROM payments WHERE state IN ('received', 'ready') GROUP BY state
@@ -232,7 +232,7 @@ def _count_payments(at: sqlite3.Connection, _effect: CountPayments) -> dict[str,
     return dict(at.execute(query).fetchall())
 
 
-def _record_payment(at: sqlite3.Connection, effect: RecordPayment) -> PaymentRecord:
+def _record_payment(at: Connection, effect: RecordPayment) -> PaymentRecord:
     record = effect.record
     inserted = at.execute(
         _INSERT_PAYMENT,
@@ -265,7 +265,7 @@ def _record_payment(at: sqlite3.Connection, effect: RecordPayment) -> PaymentRec
     return _known(at, record.payment_id)
 
 
-def _take_place(at: sqlite3.Connection, effect: TakePlace) -> PaymentRecord | None:
+def _take_place(at: Connection, effect: TakePlace) -> PaymentRecord | None:
     taken = at.execute(
         _TAKE_PLACE,
         (
@@ -280,15 +280,15 @@ def _take_place(at: sqlite3.Connection, effect: TakePlace) -> PaymentRecord | No
     return _known(at, effect.payment_id) if taken else None
 
 
-def _give_place_up(at: sqlite3.Connection, effect: GivePlaceUp) -> bool:
+def _give_place_up(at: Connection, effect: GivePlaceUp) -> bool:
     return at.execute(_GIVE_PLACE_UP, (effect.payment_id, effect.claimant)).rowcount == 1
 
 
-def _tell(at: sqlite3.Connection, effect: Tell) -> bool:
+def _tell(at: Connection, effect: Tell) -> bool:
     return at.execute(_TELL, (effect.payment_id, effect.claimant)).rowcount == 1
 
 
-def _known(at: sqlite3.Connection, payment_id: str) -> PaymentRecord:
+def _known(at: Connection, payment_id: str) -> PaymentRecord:
     record = find_payment(at, payment_id)
     if record is None:  # pragma: no cover - rows of payments are never deleted
         message = f"{payment_id} was on record a statement ago"

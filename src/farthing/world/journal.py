@@ -1,13 +1,13 @@
-"""The buyer's journal over SQLite: performs the effects of `farthing.buyer.journal`, and answers cold questions.
+"""The buyer's journal: performs the effects of `farthing.buyer.journal`, and answers cold questions.
 
-One file is shared by the threads and processes of a machine. Each effect is one operation of the database's writer,
-which holds the file's write lock from its first read on: no two reservations see the same budget.
+One file of SQLite is shared by the threads and processes of a machine, PostgreSQL by any number of machines. Each
+effect is one operation of the database's writer, which holds the store's write lock from its first read on: no two
+reservations see the same budget.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -39,6 +39,8 @@ from farthing.errors import StoreError
 from farthing.flow import Effect
 from farthing.protocol.clearing import Signed
 from farthing.world import processes
+from farthing.world.connection import Connection
+from farthing.world.database import is_remote, off_the_loop, open_database
 from farthing.world.journal_rows import (
     ABANDON,
     APPROVE,
@@ -66,7 +68,7 @@ from farthing.world.journal_rows import (
     used_value,
 )
 from farthing.world.pending import Pending
-from farthing.world.sqlite import Database, load_migrations
+from farthing.world.store_url import is_postgres, shown, sqlite_path
 
 # Of one answer to a cold question: some megabytes.
 PAGE_MAX: Final = 1000
@@ -103,19 +105,23 @@ class Journal:
     that nobody answered for. The file is made for its owner alone, since it holds signed payments.
     """
 
-    def __init__(self, path: str | Path, *, stop_file: str | Path | None = None) -> None:
-        """Open the journal's file (`~` is the home directory), or make it. Raises `StoreError`.
+    def __init__(self, store: str | Path, *, stop_file: str | Path | None = None) -> None:
+        """Open the journal's file (`~` is the home directory), or make it; or take a URL (`farthing.world.database`).
 
-        While `stop_file` exists, nobody who shares this journal pays; by default the journal's name with `.stop` added.
+        While `stop_file` exists, nobody who shares this journal pays; by default the journal's name with `.stop` added,
+        and none beside PostgreSQL. Raises `StoreError`.
         """
-        self.path = Path(path).expanduser()
-        self.stop_file = Path(f"{self.path}.stop" if stop_file is None else stop_file).expanduser()
-        _make_private(self.path)
-        self._database = Database(self.path, migrations=load_migrations("buyer"))
+        self.place = shown(store)
+        self.stop_file: Path | None = None if stop_file is None else Path(stop_file).expanduser()
+        if not is_postgres(store):
+            path = sqlite_path(store)
+            _make_private(path)
+            self.stop_file = self.stop_file or Path(f"{path}.stop")
+        self._database = open_database(store, family="buyer")
 
     def __repr__(self) -> str:
-        """Name the file."""
-        return f"Journal({str(self.path)!r})"
+        """Name the file, or the database without its password."""
+        return f"Journal({self.place!r})"
 
     def close(self) -> None:
         """Finish what was submitted, and close the file."""
@@ -132,7 +138,7 @@ class Journal:
             TakeApproval: partial(self._submit, take_approval),
             Release: partial(self._submit, release),
             RecordOutcome: partial(self._submit, record_outcome),
-            ListOpen: self._list_open,
+            ListOpen: off_the_loop(self._database, self._list_open),
             RecordEvidence: partial(self._submit, record_evidence),
         }
 
@@ -243,26 +249,28 @@ class Journal:
         return self._database.read(lambda connection: list_open(connection, effect))
 
     def _find_open(self, effect: FindOpen) -> OpenPayment | Pending[Any] | None:
-        def look(connection: sqlite3.Connection) -> OpenPayment | None:
+        def look(connection: Connection) -> OpenPayment | None:
             return open_payment(connection, effect.request_print, effect.payer, effect.now_seconds)
 
         # A reader's view is older than what it then hears of who is busy: a purchase that ends in between would pass
         # for one that was cut. The writer, which alone records how one ends, looks again; nearly always there is none.
-        return None if self._database.read(look) is None else self._database.submit(look)
+        if not is_remote(self._database) and self._database.read(look) is None:
+            return None
+        return self._database.submit(look)
 
-    def _stop(self, connection: sqlite3.Connection) -> Stopped | None:
-        if self.stop_file.exists():
+    def _stop(self, connection: Connection) -> Stopped | None:
+        if self.stop_file is not None and self.stop_file.exists():
             return Stopped(f"the file {self.stop_file} is there")
         return stop_reason(connection)
 
-    def _leave_again(self, operation: Callable[[sqlite3.Connection, Any], bool], effect: Any) -> Pending[Any]:
+    def _leave_again(self, operation: Callable[[Connection, Any], bool], effect: Any) -> Pending[Any]:
         self.begin(effect.purchase_id)
         future = self._database.submit(lambda connection: self._stop(connection) or operation(connection, effect))
         future.add_done_callback(lambda done: None if _holds(done, answer=True) else self.end(effect.purchase_id))
         return future
 
     def _record(self, effect: RecordPayment) -> Pending[Any]:
-        def record(connection: sqlite3.Connection) -> bool | Stopped:
+        def record(connection: Connection) -> bool | Stopped:
             stopped = self._stop(connection)
             if stopped is None:
                 return record_payment(connection, effect)
@@ -278,7 +286,7 @@ class Journal:
         future.add_done_callback(lambda done: None if _holds(done, answer=Reserved()) else self.end(effect.purchase_id))
         return future
 
-    def _submit(self, operation: Callable[[sqlite3.Connection, Any], Any], argument: Any) -> Pending[Any]:
+    def _submit(self, operation: Callable[[Connection, Any], Any], argument: Any) -> Pending[Any]:
         return self._database.submit(lambda connection: operation(connection, argument))
 
 

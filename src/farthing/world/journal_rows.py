@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Final
 
 import msgspec
@@ -33,6 +32,7 @@ from farthing.buyer.journal import (
 from farthing.buyer.policy import fold_asset
 from farthing.errors import StoreError
 from farthing.protocol.clearing import Signed
+from farthing.world.connection import Connection
 from farthing.world.processes import is_under_way, this_process
 
 # Reservations of dead processes that one reservation takes back: bounded, so that none waits long. What is left counts
@@ -177,9 +177,7 @@ class Mark(msgspec.Struct, frozen=True):
     now_seconds: int
 
 
-def reserve(
-    connection: sqlite3.Connection, effect: Reserve
-) -> Reserved | OverBudget | OpenPayment | PayeeChanged | TooFast:
+def reserve(connection: Connection, effect: Reserve) -> Reserved | OverBudget | OpenPayment | PayeeChanged | TooFast:
     """Take a place in the budgets, all of them or none."""
     found = open_payment(connection, effect.request_print, effect.payer, effect.now_seconds, effect.instead_of)
     if found is not None:
@@ -212,7 +210,7 @@ def reserve(
     return Reserved()
 
 
-def record_payment(connection: sqlite3.Connection, effect: RecordPayment) -> bool:
+def record_payment(connection: Connection, effect: RecordPayment) -> bool:
     """Put a signed payload on record; False where its reservation is gone."""
     promise = "" if effect.promise is None else msgspec.json.encode(effect.promise).decode()
     signed = (effect.payment_id, effect.fingerprint, effect.header, effect.valid_before, promise, effect.now_seconds)
@@ -228,26 +226,26 @@ def record_payment(connection: sqlite3.Connection, effect: RecordPayment) -> boo
     return True
 
 
-def stop_reason(connection: sqlite3.Connection) -> Stopped | None:
+def stop_reason(connection: Connection) -> Stopped | None:
     """Say whether the kill switch is on."""
     row = connection.execute(_STOPPED).fetchone()
     return Stopped(row[0]) if row else None
 
 
-def take_approval(connection: sqlite3.Connection, effect: TakeApproval) -> bool:
+def take_approval(connection: Connection, effect: TakeApproval) -> bool:
     """Use an approval up; False where there is none to use."""
     taken = connection.execute(_TAKE_APPROVAL, (effect.purchase_id, effect.approval_id, effect.now_seconds))
     return taken.rowcount == 1
 
 
-def renew_payment(connection: sqlite3.Connection, effect: RenewPayment) -> bool:
+def renew_payment(connection: Connection, effect: RenewPayment) -> bool:
     """Put a second payload on record; False where the payment is not open any more, or not the one that was seen."""
     signed = (this_process(), effect.fingerprint, effect.header, effect.valid_before, effect.now_seconds)
     which = (effect.purchase_id, effect.payment_id, effect.instead_of)
     return connection.execute(_RENEW, (*signed, *which)).rowcount == 1
 
 
-def list_open(connection: sqlite3.Connection, effect: ListOpen) -> tuple[OpenEntry, ...]:
+def list_open(connection: Connection, effect: ListOpen) -> tuple[OpenEntry, ...]:
     """List payments without an end, a page."""
     after = effect.after
     start = (after.created_at, after.created_at, after.purchase_id) if after else (-1, -1, "")
@@ -260,7 +258,7 @@ def list_open(connection: sqlite3.Connection, effect: ListOpen) -> tuple[OpenEnt
     return tuple(entries)
 
 
-def record_evidence(connection: sqlite3.Connection, effect: RecordEvidence) -> State:
+def record_evidence(connection: Connection, effect: RecordEvidence) -> State:
     """Record what evidence says, and keep the budgets in step."""
     before = _state(connection, effect.purchase_id)
     said = (effect.state, effect.transaction, effect.transaction, effect.evidence, effect.now_seconds)
@@ -271,17 +269,17 @@ def record_evidence(connection: sqlite3.Connection, effect: RecordEvidence) -> S
     return after
 
 
-def present_again(connection: sqlite3.Connection, effect: PresentAgain) -> bool:
+def present_again(connection: Connection, effect: PresentAgain) -> bool:
     """Record that a payment leaves once more; False where it is not open any more."""
     return connection.execute(_PRESENT_AGAIN, (this_process(), effect.purchase_id)).rowcount == 1
 
 
-def release(connection: sqlite3.Connection, effect: Release) -> bool:
+def release(connection: Connection, effect: Release) -> bool:
     """Give a reservation back."""
     return _give_back(connection, effect.purchase_id, "reserved", "released", effect.reason, effect.now_seconds)
 
 
-def record_outcome(connection: sqlite3.Connection, effect: RecordOutcome) -> State:
+def record_outcome(connection: Connection, effect: RecordOutcome) -> State:
     """Record what became of a payment, and say which state it has now."""
     before = _state(connection, effect.purchase_id)
     outcome, transaction, now = effect.outcome, effect.transaction, effect.now_seconds
@@ -297,7 +295,7 @@ def record_outcome(connection: sqlite3.Connection, effect: RecordOutcome) -> Sta
     return _state(connection, effect.purchase_id)
 
 
-def mark(connection: sqlite3.Connection, order: Mark) -> Purchase:
+def mark(connection: Connection, order: Mark) -> Purchase:
     """Do as the person says, where the state allows it. Raises `StoreError`."""
     payment_id, now_seconds = order.payment_id, order.now_seconds
     row = connection.execute(SELECT_BY_PAYMENT, (payment_id,)).fetchone()
@@ -331,7 +329,7 @@ def mark(connection: sqlite3.Connection, order: Mark) -> Purchase:
 
 
 def open_payment(
-    connection: sqlite3.Connection, request_print: str, payer: str, now_seconds: int, instead_of: str = ""
+    connection: Connection, request_print: str, payer: str, now_seconds: int, instead_of: str = ""
 ) -> OpenPayment | None:
     """Find the oldest open payment of a request, but for the one that another takes the place of."""
     for *found, owner in connection.execute(_FIND_OPEN, (request_print, payer, now_seconds, instead_of)):
@@ -345,7 +343,7 @@ def open_payment(
     return None
 
 
-def _sweep(connection: sqlite3.Connection, now_seconds: int) -> None:
+def _sweep(connection: Connection, now_seconds: int) -> None:
     for purchase_id, owner in connection.execute(_RESERVED, (now_seconds - _RESERVATION_SECONDS,)).fetchall():
         # Its payload never left: it would be `sent`.
         if not is_under_way(purchase_id, owner):
@@ -353,7 +351,7 @@ def _sweep(connection: sqlite3.Connection, now_seconds: int) -> None:
 
 
 def _give_back(  # noqa: PLR0917 - a row, from where to where
-    connection: sqlite3.Connection, purchase_id: str, before: State, after: State, reason: str, now_seconds: int
+    connection: Connection, purchase_id: str, before: State, after: State, reason: str, now_seconds: int
 ) -> bool:
     moved = connection.execute(_GIVE_BACK, (after, reason, now_seconds, purchase_id, before)).rowcount == 1
     if moved:
@@ -364,20 +362,20 @@ def _give_back(  # noqa: PLR0917 - a row, from where to where
     return moved
 
 
-def _count(connection: sqlite3.Connection, purchase_id: str, times: int) -> None:
+def _count(connection: Connection, purchase_id: str, times: int) -> None:
     currency, value, scopes = connection.execute(_ACCOUNT, (purchase_id,)).fetchone()
     for scope in msgspec.json.decode(scopes, type=list[str]):
         used = used_value(connection, scope, currency) + times * int(value)
         connection.execute(_SET_USED, (scope, currency, str(used)))
 
 
-def used_value(connection: sqlite3.Connection, scope: str, currency: str) -> int:
+def used_value(connection: Connection, scope: str, currency: str) -> int:
     """Read what a budget has used and reserved."""
     row = connection.execute(_USED, (scope, currency)).fetchone()
     return int(row[0]) if row else 0
 
 
-def _state(connection: sqlite3.Connection, purchase_id: str) -> State:
+def _state(connection: Connection, purchase_id: str) -> State:
     row = connection.execute(_STATE, (purchase_id,)).fetchone()
     if row is None:
         message = f"The journal has no purchase {purchase_id!a}; was its file replaced?"

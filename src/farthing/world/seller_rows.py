@@ -7,7 +7,6 @@ answer. Both are joint operations: one statement for all that a batch holds of a
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -17,6 +16,7 @@ import msgspec
 from farthing.errors import StoreError
 from farthing.seller.states import PaymentFlow, State
 from farthing.seller.store import Advance, Claim, Claimed, Known, LedgerEntry, SellerPayment, StoredResponse
+from farthing.world.connection import Connection
 
 _NEWEST: Final = "(SELECT claim FROM seller_claim WHERE payment_id = ? ORDER BY epoch DESC LIMIT 1)"
 LOOK_UP: Final = (
@@ -130,7 +130,7 @@ def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
         left -= size
 
 
-def _write(connection: sqlite3.Connection, sql: str, columns: int, rows: Sequence[tuple[Any, ...]]) -> int:
+def _write(connection: Connection, sql: str, columns: int, rows: Sequence[tuple[Any, ...]]) -> int:
     """Run a statement for many rows; gives how many it affected."""
     done = 0
     for piece in _pieces(rows):
@@ -139,7 +139,7 @@ def _write(connection: sqlite3.Connection, sql: str, columns: int, rows: Sequenc
     return done
 
 
-def claim_together(connection: sqlite3.Connection, items: list[NewClaim]) -> list[Claimed | Known]:
+def claim_together(connection: Connection, items: list[NewClaim]) -> list[Claimed | Known]:
     """Claim payments that were never claimed: for each the claim, or what is known, where another was first."""
     rows = [_claim_row(each, 1) for each in items]
     won = None
@@ -158,7 +158,7 @@ def claim_together(connection: sqlite3.Connection, items: list[NewClaim]) -> lis
     ]
 
 
-def claim_again(connection: sqlite3.Connection, item: NewClaim, over: Known) -> Claimed | Known:
+def claim_again(connection: Connection, item: NewClaim, over: Known) -> Claimed | Known:
     """Claim a payment whose earlier claim came to nothing, if that still stands as it was found."""
     if connection.execute(STANDING, (over.claim,)).fetchone() != (over.state.value, over.epoch):
         return _found(connection, item.wanted.payment_id)
@@ -192,7 +192,7 @@ def _claim_row(item: NewClaim, epoch: int) -> tuple[Any, ...]:
     )
 
 
-def _found(connection: sqlite3.Connection, payment_id: str) -> Known:
+def _found(connection: Connection, payment_id: str) -> Known:
     row = connection.execute(LOOK_UP, (payment_id,)).fetchone()
     if row is None:
         message = f"{payment_id} was claimed and is gone; the seller's rows are never deleted by hand."
@@ -200,7 +200,7 @@ def _found(connection: sqlite3.Connection, payment_id: str) -> Known:
     return known(row)
 
 
-def move_together(connection: sqlite3.Connection, items: list[Move]) -> list[bool]:
+def move_together(connection: Connection, items: list[Move]) -> list[bool]:
     """Move claims that are still where they were, and keep what goes with each; tells which were moved."""
     answers: list[bool] = []
     for piece in _pieces(items):
@@ -221,11 +221,12 @@ def move_together(connection: sqlite3.Connection, items: list[Move]) -> list[boo
     return answers
 
 
-def deliver_spooled(connection: sqlite3.Connection, item: Move) -> str:
-    """Note a delivery; gives the spool file that may go."""
+def move_spooled(connection: Connection, item: Move) -> str | None:
+    """Move a claim after which its response may go; gives the spool file that goes with it, or None for no move."""
     row = connection.execute(FIND_SPOOL, (item.claim,)).fetchone()
-    moved = move_together(connection, [item])[0]
-    return "" if row is None or not moved else str(row[0])
+    if not move_together(connection, [item])[0]:
+        return None
+    return "" if row is None else str(row[0])
 
 
 def _move_row(item: Move) -> tuple[Any, ...]:
@@ -267,13 +268,13 @@ def _ledger_rows(item: Move) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def name_store(connection: sqlite3.Connection) -> str:
+def name_store(connection: Connection) -> str:
     """Give the store's name, which is drawn when it is opened for the first time."""
     connection.execute(NAME_STORE, (secrets.token_hex(NAME_SIZE_BYTES),))
     return str(connection.execute(STORE_NAME).fetchone()[0])
 
 
-def take_lane(connection: sqlite3.Connection) -> int:
+def take_lane(connection: Connection) -> int:
     """Take a lane of claim numbers that no other process has."""
     connection.execute(TAKE_LANE)
     return int(connection.execute(LANES).fetchone()[0])

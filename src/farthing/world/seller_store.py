@@ -29,9 +29,11 @@ from farthing.seller.store import (
     StoredResponse,
 )
 from farthing.world import seller_rows as rows
+from farthing.world.connection import Database
+from farthing.world.database import off_the_loop, open_database
 from farthing.world.pending import Pending
 from farthing.world.seller_rows import Move, NewClaim
-from farthing.world.sqlite import Database, load_migrations
+from farthing.world.store_url import is_postgres, sqlite_path
 
 # A page of the books that a person reads; whoever wants more asks the file.
 LIST_MAX: Final = 1_000
@@ -40,13 +42,17 @@ _LANE_SIZE: Final = 2**40
 
 
 class SellerStore:
-    """The seller's books in one SQLite file, shared by all processes that open it."""
+    """The seller's books, shared by all processes that open them: one SQLite file, or a database of PostgreSQL."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open or make the file. Large responses are spooled in the folder `<path>.responses` beside it."""
-        self._database = Database(path, migrations=load_migrations("seller"))
+    def __init__(self, store: str | Path, *, spool_folder: str | Path | None = None) -> None:
+        """Open `store`, a path or URL (`farthing.world.database`), or make the file.
+
+        Large responses are spooled in `spool_folder`: by default the folder `<path>.responses` beside a file, and one
+        of the user's own beside PostgreSQL. What another machine is to deliver lies in a folder that both share.
+        """
+        self._database = open_database(store, family="seller")
         self.name = self._database.submit(rows.name_store).result()
-        self.spool_folder = Path(f"{path}.responses")
+        self.spool_folder = Path(spool_folder).expanduser() if spool_folder else _spool_folder(store, self.name)
         self._numbers = _Numbers(self._database)
 
     def close(self) -> None:
@@ -56,10 +62,10 @@ class SellerStore:
     def handlers(self) -> dict[type[Effect[Any]], Callable[[Any], Any]]:
         """Give the handlers of the store's effects, for a `Performer`."""
         return {
-            LookUp: self.look_up,
+            LookUp: off_the_loop(self._database, self.look_up),
             MakeClaim: self.make_claim,
             Advance: self.advance,
-            FetchResponse: self.fetch_response,
+            FetchResponse: off_the_loop(self._database, self.fetch_response),
             MarkDelivered: self.mark_delivered,
         }
 
@@ -83,14 +89,9 @@ class SellerStore:
         if effect.receipt and effect.entry is None:
             message = "a receipt is kept with its entry in the ledger; give both"
             raise StoreError(message)
-        kept: StoredResponse | None = None
         if effect.target in rows.NOTHING_TO_DELIVER:
-            kept = self.fetch_response(FetchResponse(effect.payment_id))
-        moved = self._database.join(rows.move_together, self._move(effect))
-        if kept is not None and kept.spool:
-            spool = kept.spool
-            moved.add_done_callback(lambda done: self._unspool_if(done, spool))
-        return moved
+            return self._drop(effect)
+        return self._database.join(rows.move_together, self._move(effect))
 
     def fetch_response(self, effect: FetchResponse) -> StoredResponse | None:
         """Fetch a kept response; None also where its spool file has gone."""
@@ -102,6 +103,20 @@ class SellerStore:
             return None
         return response
 
+    def _drop(self, effect: Advance) -> Pending[bool]:
+        move, moved = self._move(effect), Pending[bool]()
+
+        def finish(done: Pending[str | None]) -> None:
+            error = done.exception()
+            if error is not None:
+                moved.fail(error)
+                return
+            self._unspool(done)
+            moved.resolve(done.result() is not None)
+
+        self._database.submit(lambda connection: rows.move_spooled(connection, move)).add_done_callback(finish)
+        return moved
+
     def mark_delivered(self, effect: MarkDelivered) -> None:
         """Note a delivery without waiting for the note to be durable, and drop the response that it was about."""
         advance = Advance(effect.payment_id, effect.epoch, effect.source, State.DELIVERED, claim=effect.claim)
@@ -110,7 +125,7 @@ class SellerStore:
             if not effect.spooled:
                 self._database.join(rows.move_together, move, awaited=False)
                 return
-            noted = self._database.submit(lambda connection: rows.deliver_spooled(connection, move), awaited=False)
+            noted = self._database.submit(lambda connection: rows.move_spooled(connection, move), awaited=False)
             noted.add_done_callback(self._unspool)
 
     def flush(self) -> None:
@@ -134,12 +149,7 @@ class SellerStore:
             claim = found[0][0] if found else 0
         return Move(claim, self._numbers.next(), effect)
 
-    def _unspool_if(self, moved: Pending[bool], name: str) -> None:
-        with contextlib.suppress(Exception):
-            if moved.result():
-                (self.spool_folder / name).unlink()
-
-    def _unspool(self, noted: Pending[str]) -> None:
+    def _unspool(self, noted: Pending[str | None]) -> None:
         with contextlib.suppress(Exception):  # a file that stays costs room, not money
             name = noted.result()
             if name:
@@ -167,6 +177,14 @@ class _Numbers:
                     self._count = itertools.count(lane * _LANE_SIZE + 1)
                     self._process = os.getpid()
         return next(self._count)
+
+
+def _spool_folder(store: str | Path, name: str) -> Path:
+    if not is_postgres(store):
+        return Path(f"{sqlite_path(store)}.responses")
+    # Not among temporary files: an answer that is paid for survives the machine's restart.
+    shared = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(shared).expanduser() / "farthing" / "responses" / name
 
 
 def _nothing(_connection: Any) -> None:

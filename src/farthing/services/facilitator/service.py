@@ -108,7 +108,7 @@ class FacilitatorService:
         self.lanes: tuple[Lane, ...] = ()
         self._node_urls = dict(node_urls)
         self._signers = signers
-        self._store_path = Path(store)
+        self._store_place = store
         # Who answers the clock, where it is not the host's; read by `start`.
         self.clock: Handlers = {}
         self._caps = caps
@@ -169,7 +169,7 @@ class FacilitatorService:
             return
         self._closing.clear()
         self._loop = asyncio.get_running_loop()
-        self._store = await asyncio.to_thread(FacilitatorStore, self._store_path)
+        self._store = await asyncio.to_thread(FacilitatorStore, self._store_place)
         self._nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
         handlers = {**system_handlers(), **self.clock, **self._store.handlers(), **self._nodes.handlers()}
         performer = Performer(handlers)

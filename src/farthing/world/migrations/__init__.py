@@ -1,6 +1,8 @@
 """Migrations as numbered SQL files, `<family>/0001_<name>.sql`, one folder for each party's tables.
 
-Several families may live in one file of SQLite: each has its own numbers in the table `farthing_schema`.
+Several families may live in one file of SQLite, or in one schema of PostgreSQL: each has its own numbers in the
+table `farthing_schema`. Where PostgreSQL needs other words (triggers), `0001_<name>.postgres.sql` beside a file says
+the same.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import msgspec
 from farthing.errors import ConfigError, StoreError
 
 _FILE_NAME = re.compile(r"(?P<number>[0-9]{4})_(?P<name>[a-z0-9_]+)\.sql")
+_TWIN = ".postgres.sql"
 
-_CREATE_SCHEMA = """
+CREATE_SCHEMA = """
 CREATE TABLE IF NOT EXISTS farthing_schema (
     family TEXT NOT NULL,
     number INTEGER NOT NULL,
@@ -25,17 +28,21 @@ CREATE TABLE IF NOT EXISTS farthing_schema (
     PRIMARY KEY (family, number)
 )
 """
-_SELECT_APPLIED = "SELECT family, number, name FROM farthing_schema"
-_INSERT_APPLIED = "INSERT INTO farthing_schema (family, number, name, applied_at) VALUES (?, ?, ?, ?)"
+SELECT_APPLIED = "SELECT family, number, name FROM farthing_schema"
+INSERT_APPLIED = "INSERT INTO farthing_schema (family, number, name, applied_at) VALUES (?, ?, ?, ?)"
 
 
 class Migration(msgspec.Struct, frozen=True):
-    """One step of a schema. `number` counts from 1 within `family`; what was applied once is never edited."""
+    """One step of a schema. `number` counts from 1 within `family`; what was applied once is never edited.
+
+    `postgres_sql` says the same for PostgreSQL; where it is empty `sql` holds words that both know.
+    """
 
     number: int
     name: str
     sql: str
     family: str = "main"
+    postgres_sql: str = ""
 
 
 def load_migrations(family: str) -> tuple[Migration, ...]:
@@ -45,7 +52,7 @@ def load_migrations(family: str) -> tuple[Migration, ...]:
         raise ConfigError(f"This version of Farthing has no migrations called {family!r}.")
     migrations: list[Migration] = []
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if not file.name.endswith(".sql"):
+        if not file.name.endswith(".sql") or file.name.endswith(_TWIN):
             continue
         matched = _FILE_NAME.fullmatch(file.name)
         if matched is None:
@@ -53,7 +60,9 @@ def load_migrations(family: str) -> tuple[Migration, ...]:
         number = int(matched["number"])
         if number != len(migrations) + 1:
             raise ConfigError(f"{family}/{file.name}: expected number {len(migrations) + 1:04}, found {number:04}.")
-        migrations.append(Migration(number, matched["name"], file.read_text(encoding="utf-8"), family))
+        twin = folder.joinpath(file.name.removesuffix(".sql") + _TWIN)
+        other = twin.read_text(encoding="utf-8") if twin.is_file() else ""
+        migrations.append(Migration(number, matched["name"], file.read_text(encoding="utf-8"), family, other))
     return tuple(migrations)
 
 
@@ -65,17 +74,17 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...]) -
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute(_CREATE_SCHEMA)
-        rows = connection.execute(_SELECT_APPLIED).fetchall()
+        connection.execute(CREATE_SCHEMA)
+        rows = connection.execute(SELECT_APPLIED).fetchall()
         applied: dict[tuple[str, int], str] = {(family, number): name for family, number, name in rows}
-        _check_known(applied, migrations)
+        check_known(applied, migrations)
         for migration in migrations:
             if (migration.family, migration.number) in applied:
                 continue
             for statement in split_statements(migration.sql):
                 connection.execute(statement)
             row = (migration.family, migration.number, migration.name, int(time.time()))
-            connection.execute(_INSERT_APPLIED, row)
+            connection.execute(INSERT_APPLIED, row)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
@@ -98,7 +107,8 @@ def split_statements(sql: str) -> list[str]:
     return statements
 
 
-def _check_known(applied: dict[tuple[str, int], str], migrations: tuple[Migration, ...]) -> None:
+def check_known(applied: dict[tuple[str, int], str], migrations: tuple[Migration, ...]) -> None:
+    """Raise `StoreError` where the store holds a step that this version does not know, or knows by another name."""
     known = {(migration.family, migration.number): migration.name for migration in migrations}
     families = {migration.family for migration in migrations}
     for (family, number), name in applied.items():
