@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from bench.purchases import CHAIN_ID, OFFER
 from farthing.evm.calls import MULTICALL3, TRANSFER_WITH_AUTHORIZATION_VRS
 from farthing.evm.keccak import keccak256
@@ -30,8 +32,21 @@ if TYPE_CHECKING:
 TRANSACTION = "0x" + "ab" * 32
 
 
+class _Said(msgspec.Struct):
+    from_: str = msgspec.field(name="from")
+
+
+class _Signed(msgspec.Struct):
+    authorization: _Said
+
+
+_signed = msgspec.json.Decoder(_Signed)
+
+
 class CannedFacilitator:
-    """Says yes to everything."""
+    """Says yes to everything, and to whom, as all facilitators do."""
+
+    answers_at_once = True
 
     async def supported(self) -> SupportedResponse:
         """One kind."""
@@ -39,8 +54,8 @@ class CannedFacilitator:
 
     async def verify(self, payment: PaymentPayload, requirements: PaymentRequirements) -> VerifyResponse:
         """Yes."""
-        del payment, requirements
-        return VerifyResponse(is_valid=True)
+        del requirements
+        return VerifyResponse(is_valid=True, payer=_signed.decode(payment.payload).authorization.from_)
 
     async def settle(
         self, payment: PaymentPayload, requirements: PaymentRequirements, *, idempotency_key: str

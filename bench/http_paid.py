@@ -1,6 +1,8 @@
 """`http_paid`: paid requests a second on one core, with a canned facilitator, against the bare route.
 
-Each request has a payment of its own: it is read, matched, its signature checked, claimed, served, settled and booked.
+Each request has a payment of its own: it is read, matched, verified, claimed, served, settled and booked. The canned
+facilitator names the payer that it says yes to, as facilitators do, so that no signature is checked a second time here
+(decision 008); that of the official package's side is canned likewise.
 The target is for the default, which keeps the response on disk until it is delivered; beside it a route that gives that
 up, and the flows alone, over a store in memory. The official package keeps nothing.
 """

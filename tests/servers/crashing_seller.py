@@ -129,7 +129,7 @@ def make_app(folder: Path, order: dict[str, Any]) -> Any:
     )
     if order.get("count"):
         counting: Any = Counting(seller.performer.awaiting)
-        seller.performer = types.SimpleNamespace(awaiting=counting)  # type: ignore[assignment]
+        seller.performer = types.SimpleNamespace(awaiting=counting, begin=counting)  # type: ignore[assignment]
 
         async def counts(_: Any) -> PlainTextResponse:
             said = PlainTextResponse(json.dumps(counting.counts))

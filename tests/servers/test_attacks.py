@@ -7,7 +7,6 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +27,8 @@ from farthing.servers.marks import Unpaid
 from farthing.servers.seller import Seller
 from farthing.servers.verifying import Verifying
 from farthing.servers.wsgi import PaidWSGI
+from farthing.world.pending import Pending
+from farthing.world.performers import Performer
 
 TARGET = "/weather/paris"
 DEADLINE_SECONDS = 10.0
@@ -345,8 +346,9 @@ def test_S1_a_copy_that_is_cancelled_takes_no_verification_away(shop: Any) -> No
     async def run() -> VerifyResponse:
         leading = asyncio.ensure_future(verifying.verify(Verify(payload, payload.accepted)))
         asked = verifying.verify(Verify(payload, payload.accepted))
-        assert isinstance(asked, Future)
-        copy = asyncio.wrap_future(asked)
+        assert isinstance(asked, Pending)
+        copy = asyncio.ensure_future(Performer({Verify: lambda _: asked}).awaiting(Verify(payload, payload.accepted)))
+        await asyncio.sleep(0)
         copy.cancel()
         answer: VerifyResponse = await leading
         return answer

@@ -45,6 +45,9 @@ class CuttingPerformer:
             raise Cut
         return answer
 
+    def begin(self, effect: Effect[Any]) -> Any:
+        return self.awaiting(effect)
+
     async def awaiting(self, effect: Effect[Any]) -> Any:
         due = self._due(effect)
         if due and not self.after:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from farthing.errors import FacilitatorUnavailable, RemoteProtocolError, StoreError
 from farthing.flow import Flow, Now
-from farthing.protocol.codec import decode_settlement_json, encode_json, pack_header
+from farthing.protocol.codec import decode_settlement_json, encode_json, pack_header, pack_json
 from farthing.protocol.facilitator import (
     DUPLICATE_SETTLEMENT,
     SETTLEMENT_PENDING,
@@ -128,6 +128,7 @@ def _settled(
     else:
         target = State.SETTLED
     lease_seconds = SETTLE_LEASE_SECONDS if upfront else DELIVERY_LEASE_SECONDS
+    written = encode_json(settlement)
     moved = yield from Advance(
         ticket.payment_id,
         ticket.epoch,
@@ -136,13 +137,13 @@ def _settled(
         lease_until=now_seconds + lease_seconds,
         run=upfront,
         transaction=settlement.transaction,
-        receipt=encode_json(settlement).decode(),
+        receipt=written.decode(),
         entry=entry,
         claim=ticket.claim,
     )
     if not moved:
         return Refuse(lost_lease(ticket))
-    header = pack_header(settlement)
+    header = pack_json(written)
     if upfront:
         return Serve(ticket, header)
     if response is None:

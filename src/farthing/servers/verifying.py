@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar, cast
 
 from farthing.errors import FacilitatorUnavailable, FarthingError
 from farthing.flow import Effect
@@ -15,6 +14,9 @@ from farthing.protocol.codec import encode_json
 from farthing.protocol.facilitator import Facilitator, FindPayment, Settle, Verify
 from farthing.protocol.messages import SupportedResponse, VerifyResponse
 from farthing.seller.store import TakesKeys
+from farthing.world.pending import Pending
+
+R = TypeVar("R")
 
 # What a facilitator that takes idempotency keys says among the extensions of `/supported`.
 IDEMPOTENCY_KEYS: Final = "idempotency-key"
@@ -25,7 +27,9 @@ log = logging.getLogger("farthing.seller")
 class Verifying:
     """Performs `Verify`, `Settle`, `FindPayment` and `TakesKeys` with one facilitator.
 
-    Copies of one payment that arrive together share one verification: whoever comes first asks, the others wait.
+    Copies of one payment that arrive together share one verification: whoever comes first asks, the others wait. A
+    facilitator in the process whose `verify` and `settle` never wait for anything may say so by an attribute
+    `answers_at_once`, true: they are then run where they are called, without a task.
     """
 
     def __init__(
@@ -40,10 +44,11 @@ class Verifying:
         self._store_name = store_name
         self._kinds = kinds
         self._lock = threading.Lock()
-        self._asked: dict[tuple[bytes, bytes], Future[VerifyResponse]] = {}
+        self._asked: dict[tuple[bytes, bytes], Pending[VerifyResponse]] = {}
         self._supported: SupportedResponse | None = None
         self._checked = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._at_once = bool(getattr(facilitator, "answers_at_once", False))
 
     def handlers(self) -> dict[type[Effect[Any]], Callable[[Any], Any]]:
         """Give the handlers, for a `Performer`."""
@@ -56,17 +61,17 @@ class Verifying:
 
     def verify(self, effect: Verify) -> Any:
         """Verify, or wait for the verification of a copy that is on its way."""
+        if self._at_once and self._checked:
+            return self._verify_at_once(effect)
         key = (bytes(effect.payment.payload), encode_json(effect.requirements))
         with self._lock:
             asked = self._asked.get(key)
             if asked is not None:
                 return asked
-            asked = self._asked[key] = Future()
-            # One of those who wait may be cancelled; what the others wait for must not be.
-            asked.set_running_or_notify_cancel()
+            asked = self._asked[key] = Pending()
         return self._lead(key, asked, effect)
 
-    async def _lead(self, key: tuple[bytes, bytes], asked: Future[VerifyResponse], effect: Verify) -> VerifyResponse:
+    async def _lead(self, key: tuple[bytes, bytes], asked: Pending[VerifyResponse], effect: Verify) -> VerifyResponse:
         if not self._checked:
             self._checked = True
             task = asyncio.ensure_future(self._check_kinds())
@@ -76,29 +81,41 @@ class Verifying:
             answer = await self._facilitator.verify(effect.payment, effect.requirements)
         except asyncio.CancelledError:
             # The first caller has gone; the others are told to come again, and nothing is lost.
-            asked.set_exception(FacilitatorUnavailable("The verification was cut off."))
+            asked.fail(FacilitatorUnavailable("The verification was cut off."))
             raise
         except FarthingError as error:
-            asked.set_exception(error)
+            asked.fail(error)
             raise
         except Exception as error:
             log.exception("the facilitator failed to verify")
             outage = FacilitatorUnavailable(f"The facilitator failed: {type(error).__name__}.")
-            asked.set_exception(outage)
+            asked.fail(outage)
             raise outage from error
         else:
-            asked.set_result(answer)
+            asked.resolve(answer)
             return answer
         finally:
             with self._lock:
                 self._asked.pop(key, None)
 
-    async def _settle(self, effect: Settle) -> Any:
-        key = f"{effect.idempotency_key}.{self._store_name}" if self._store_name else effect.idempotency_key
-        return await self._facilitator.settle(effect.payment, effect.requirements, idempotency_key=key)
+    def _verify_at_once(self, effect: Verify) -> VerifyResponse:
+        # Nobody can come in between, so that there is nothing to be shared.
+        try:
+            return _at_once(self._facilitator.verify(effect.payment, effect.requirements))
+        except FarthingError:
+            raise
+        except Exception as error:
+            log.exception("the facilitator failed to verify")
+            outage = FacilitatorUnavailable(f"The facilitator failed: {type(error).__name__}.")
+            raise outage from error
 
-    async def _find(self, effect: FindPayment) -> Any:
-        return await self._facilitator.find(effect.payment_id)
+    def _settle(self, effect: Settle) -> Any:
+        key = f"{effect.idempotency_key}.{self._store_name}" if self._store_name else effect.idempotency_key
+        settling = self._facilitator.settle(effect.payment, effect.requirements, idempotency_key=key)
+        return _at_once(settling) if self._at_once else settling
+
+    def _find(self, effect: FindPayment) -> Any:
+        return self._facilitator.find(effect.payment_id)
 
     async def _takes_keys(self, _effect: TakesKeys) -> bool:
         try:
@@ -128,3 +145,14 @@ class Verifying:
                     scheme,
                     network,
                 )
+
+
+def _at_once(answering: Coroutine[Any, Any, R]) -> R:
+    """Run a method of a facilitator that answers at once, where it was called. Raises `RuntimeError` where it waits."""
+    try:
+        answering.send(None)
+    except StopIteration as done:
+        return cast("R", done.value)
+    answering.close()
+    message = "The facilitator says answers_at_once and waits for something."
+    raise RuntimeError(message)
