@@ -20,6 +20,9 @@ class RecordingNode:
         self.batches: list[list[str]] = []
         # 503 to whatever is asked; and a method whose answer is lost on the way, and after it all others.
         self.broken = False
+        # What is answered to whatever is asked, and how long every answer takes.
+        self.instead: web.Response | None = None
+        self.delay_seconds = 0.0
         self.swallow: str = ""
         # Called with each batch's calls before they go on to the devnet.
         self.before: Callable[[list[dict[str, Any]]], None] = lambda _calls: None
@@ -46,6 +49,10 @@ class RecordingNode:
         methods = [call["method"] for call in calls]
         self.batches.append(methods)
         self.before(calls)
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
+        if self.instead is not None:
+            return web.Response(body=self.instead.body, status=self.instead.status)
         if self.broken:
             return web.Response(status=503, text="out of order")
         answer = await asyncio.to_thread(self.devnet.post, body)

@@ -39,6 +39,9 @@ from farthing.services.facilitator.sender import Sender
 PLAN_MAX: Final = 256
 # Transactions that are open at once; more payments wait on record. A watch asks for each of their receipts.
 OUTBOX_MAX: Final = 1_000
+# A wallet is stopped for good where the chain counts a foreign transaction so often in a row: each step asks once, and
+# a node that lags or lies says something else in between.
+FOREIGN_LOOKS: Final = 5
 # Section 9 of the specification; the window ran out while the payment waited.
 _WINDOW_OVER: Final = "invalid_exact_evm_payload_authorization_valid_before"
 _SPENT: Final = "invalid_exact_evm_nonce_already_used"
@@ -52,6 +55,8 @@ class Submitter:
         self._lane = lane
         self._sender = Sender(lane)
         self._renew_at = 0
+        # How often in a row the chain counted more transactions of the wallet than there should be.
+        self._doubts = 0
         # Until when a wallet is not taken back that was given to another process.
         self._rest_until = 0
 
@@ -152,9 +157,22 @@ class Submitter:
         if lease.next_nonce is None:
             await lane.perform(OpenWallet(lane.network, lane.wallet, lease.epoch, count))
         elif count > lease.next_nonce and not lease.stopped:
-            await self.stop(f"The chain counts {count} transactions, the outbox {lease.next_nonce}: a foreign one.")
+            await self._doubt(count, lease.next_nonce)
+        self._doubts = 0
         await self.reload()
         lane.recheck = True
+
+    async def _doubt(self, count: int, next_nonce: int) -> None:
+        """Stop the wallet where the chain counts more transactions than the outbox, and says so each time it is asked.
+
+        Raises `NodeUnavailable` until then: one wrong answer must not stop a wallet for good.
+        """
+        self._doubts += 1
+        what = f"The chain counts {count} transactions, the outbox {next_nonce}: a foreign one."
+        if self._doubts < FOREIGN_LOOKS:
+            message = f"{what} The node is asked again."
+            raise NodeUnavailable(message)
+        await self.stop(what)
 
     async def reload(self) -> None:
         """Read the open transactions from the store, and have all of them broadcast again."""

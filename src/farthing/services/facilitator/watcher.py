@@ -130,9 +130,9 @@ class Watcher:
         lane.final = read_final_head(answers[1])
         lane.base_fee_wei = head.base_fee_wei
         receipts: dict[int, Receipt] = {}
-        for (entry, _), answer in zip(hashes, answers[4:], strict=True):
+        for (entry, hash_), answer in zip(hashes, answers[4:], strict=True):
             receipt = read_receipt(answer)
-            if receipt is not None:
+            if receipt is not None and _belongs(receipt, hash_, head):
                 receipts[entry.nonce] = receipt
         await self._record(head, entries, receipts, read_count(answers[2]), news=before is None or head != before)
         lane.head = head
@@ -391,6 +391,18 @@ def _first(entries: Iterable[OutboxEntry], receipts_max: int) -> list[OutboxEntr
             break
         first.append(entry)
     return first
+
+
+def _belongs(receipt: Receipt, transaction: str, head: Head) -> bool:
+    """Tell whether a receipt is that of `transaction`, in a block of this chain as far as the same answers show it.
+
+    Raises `NodeUnavailable` for another transaction's: believed, it would end the outbox's entry. One that stands in
+    another block of the head's height comes from another fork; the next look shows which of the two holds.
+    """
+    if receipt.transaction != transaction:
+        message = f"The node sent the receipt of {receipt.transaction} where that of {transaction} was asked for."
+        raise NodeUnavailable(message)
+    return receipt.block_number != head.number or receipt.block_hash == head.hash
 
 
 def _heights(rows: Iterable[PaymentRecord] | Sequence[OutboxEntry]) -> set[int]:
