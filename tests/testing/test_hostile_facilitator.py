@@ -100,7 +100,7 @@ def test_F3_a_verification_that_was_not_clearly_answered_is_no_verdict(town: Tow
         assert customer.ask().content == GOODS
 
 
-def test_S1_copies_behind_a_facilitator_that_cuts_are_served_once(town: Town, books: Books) -> None:
+def test_S1_S7_copies_behind_a_facilitator_that_cuts_are_served_once(town: Town, books: Books) -> None:
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - here alone
 
     with HostileFacilitator(town.facilitator_url, [FacilitatorMode.CUT_AFTER_SETTLING]) as facilitator:
@@ -109,7 +109,9 @@ def test_S1_copies_behind_a_facilitator_that_cuts_are_served_once(town: Town, bo
         customer.ask()
         with ThreadPoolExecutor(5) as pool:
             answers = [future.result() for future in [pool.submit(customer.ask) for _ in range(10)]]
-    assert [answer.content for answer in answers].count(GOODS) == 1
+    # Each has the payment's identifier, so that each may have the one answer; whoever asks meanwhile comes again.
+    assert {answer.status_code for answer in answers if answer.content != GOODS} <= {402, 409}
+    assert GOODS in [answer.content for answer in answers]
     assert shop.served == 1
     books.assert_paid(shop.payee, "0.01", times=1)
 

@@ -22,6 +22,7 @@ from farthing.networks import KNOWN, Networks
 from farthing.protocol.codec import HEADER_MAX_BYTES
 from farthing.protocol.facilitator import Verify
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse, amount_of
+from farthing.seller import identified
 from farthing.seller import known as known_payment
 from farthing.seller.answers import (
     RETRY_AFTER_OUTAGE_SECONDS,
@@ -37,7 +38,7 @@ from farthing.seller.payment import Payment
 from farthing.seller.request import Request
 from farthing.seller.settling import settle
 from farthing.seller.states import PaymentFlow, Relation, Reply, State
-from farthing.seller.store import Claim, Claimed, Known, LookUp, MakeClaim
+from farthing.seller.store import Claim, Claimed, FindIdentifier, IdentifierTaken, Known, LookUp, MakeClaim
 from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 
 # A handler that runs longer may be taken for crashed; its claim is then lost, and it isn't settled.
@@ -60,6 +61,8 @@ class Read(msgspec.Struct, frozen=True):
     requirements: PaymentRequirements
     mechanism: SellerMechanism
     offers: tuple[Offered, ...]
+    # The scope of its payment-identifier (`farthing.seller.identified`), empty where it has none.
+    identifier: str = ""
 
 
 class Unmatched(msgspec.Struct, frozen=True):
@@ -150,13 +153,15 @@ def _admit_unmatched(request: Request, unmatched: Unmatched, networks: Networks)
     What of it may still be settled by us is answered from its record: a new offer would have it paid twice (SAFETY S3).
     """
     for read in unmatched.readings:
+        scope = identified.scope_of(request, read.payment, read.signed)
+        bound = (yield from FindIdentifier(scope)) if isinstance(scope, str) and scope else None
         for _ in range(_LOOKS_MAX):
             found = yield from LookUp(read.signed.payment_id)
             if found is None or relation_of(request, read.signed, found) is not Relation.SAME:
                 break
             if known_payment.reply_to(found, Relation.SAME) in _BEGINS_ANEW:
                 break
-            verdict = yield from _answer_known(request, read, found, networks)
+            verdict = yield from _answer_known(request, read, found, networks, identified_by=bound)
             if verdict is not None:
                 return verdict
     return unmatched.answer
@@ -164,10 +169,17 @@ def _admit_unmatched(request: Request, unmatched: Unmatched, networks: Networks)
 
 def _admit(request: Request, read: Read, networks: Networks) -> Flow[Verdict]:
     signed = read.signed
+    scope = identified.scope_of(request, read.payment, signed)
+    bound: str | None = None
+    if scope:
+        judged = yield from identified.judge(scope, signed)
+        if isinstance(judged, Answer):
+            return Refuse(judged)
+        bound, read = judged, msgspec.structs.replace(read, identifier=scope)
     found = yield from LookUp(signed.payment_id)
     for _ in range(_LOOKS_MAX):
         if found is not None:
-            verdict = yield from _answer_known(request, read, found, networks)
+            verdict = yield from _answer_known(request, read, found, networks, identified_by=bound)
             if verdict is not None:
                 return verdict
             found = yield from LookUp(signed.payment_id)
@@ -180,6 +192,8 @@ def _admit(request: Request, read: Read, networks: Networks) -> Flow[Verdict]:
         if isinstance(claimed, Serve | Deliver | Refuse):
             return claimed
         found = claimed
+        if read.identifier:
+            bound = yield from FindIdentifier(read.identifier)
     detail = "Another request with this payment is being served."
     return Refuse(known_payment.in_progress(signed.payment_id, detail))
 
@@ -195,19 +209,27 @@ def relation_of(request: Request, signed: SignedPayment, found: Known) -> Relati
     return Relation.SAME if found.request_print == request.print else Relation.OTHER_REQUEST
 
 
-def _answer_known(request: Request, read: Read, found: Known, networks: Networks) -> Flow[Verdict | None]:
-    """Answer from the state of a known payment; None where it may be claimed, or where the state was moved on."""
+def _answer_known(
+    request: Request, read: Read, found: Known, networks: Networks, *, identified_by: str | None = None
+) -> Flow[Verdict | None]:
+    """Answer from the state of a known payment; None where it may be claimed, or where the state was moved on.
+
+    `identified_by` is the payment that the request's payment-identifier belongs to.
+    """
     now_seconds = yield from Now()
     moved = yield from known_payment.move_on(found, now_seconds=now_seconds)
     if moved:
         return None
     relation = relation_of(request, read.signed, found)
-    reply = known_payment.reply_to(found, relation)
+    reply = known_payment.reply_to(found, relation, identified=identified_by == found.payment_id)
     if reply is Reply.CLAIM:
         return None
+    if reply is Reply.WAIT:
+        known = yield from identified.wait(found)
+        return Refuse(known_payment.refusal(found, Reply.IN_PROGRESS)) if known is None else None
     if reply is Reply.OFFER:
         return _offer(request, read.offers, "this payment was refused; its window is over", networks)
-    if reply in (Reply.DELIVER, Reply.RUN, Reply.PENDING):
+    if reply in (Reply.DELIVER, Reply.RUN, Reply.PENDING, Reply.REPEAT):
         ticket = ticket_for(request, read, networks, epoch=found.epoch, claim=found.claim)
         verdict = yield from known_payment.resume(ticket, found, reply, now_seconds=now_seconds)
         return verdict
@@ -274,8 +296,11 @@ def _claim(request: Request, read: Read, over: Known | None, networks: Networks)
         amount=signed.amount,
         resource=request.url,
         claimed_at=now_seconds,
+        identifier=read.identifier,
     )
     answer = yield from MakeClaim(claim, over)
+    if isinstance(answer, IdentifierTaken):
+        return Refuse(identified.taken())
     if not isinstance(answer, Claimed):
         return answer
     ticket = ticket_for(request, read, networks, epoch=answer.epoch, claim=answer.claim)
@@ -307,6 +332,7 @@ def ticket_for(request: Request, read: Read, networks: Networks, *, epoch: int, 
         shared_cache=route.shared_cache,
         wire=request.wire,
         claim=claim,
+        identifier=read.identifier,
     )
 
 

@@ -100,7 +100,8 @@ def not_begun(ticket: Ticket) -> Flow[None]:
 def delivered(ticket: Ticket, *, spooled: bool = True) -> Flow[None]:
     """Note that all bytes of a settled answer went out; `spooled` False: no file was kept of it."""
     source = State.RUNNING if ticket.flow is PaymentFlow.UPFRONT else State.SETTLED
-    yield from MarkDelivered(ticket.payment_id, ticket.epoch, source, ticket.claim, spooled)
+    keep = ticket.identifier != ""
+    yield from MarkDelivered(ticket.payment_id, ticket.epoch, source, ticket.claim, spooled, keep)
 
 
 def undelivered(ticket: Ticket) -> Flow[None]:

@@ -17,7 +17,7 @@ from farthing.seller.settling import (
     refund_due,
     refused,
 )
-from farthing.seller.states import SECOND_REQUEST, Relation, Reply, State, after_lease
+from farthing.seller.states import Relation, Reply, State, after_lease, reply_of
 from farthing.seller.store import Advance, FetchResponse, Known
 from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 
@@ -25,9 +25,9 @@ from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 RUNS_MAX: Final = 3
 
 
-def reply_to(found: Known, relation: Relation) -> Reply:
-    """Look the answer up in the table."""
-    return SECOND_REQUEST[found.state][relation]
+def reply_to(found: Known, relation: Relation, *, identified: bool = False) -> Reply:
+    """Look the answer up in the tables; `identified` where the request has the id that the payment was claimed with."""
+    return reply_of(found.state, relation, identified=identified)
 
 
 def move_on(found: Known, *, now_seconds: int) -> Flow[bool]:
@@ -56,8 +56,8 @@ def resume(ticket: Ticket, found: Known, reply: Reply, *, now_seconds: int) -> F
     ticket = msgspec.structs.replace(
         ticket, flow=found.flow, idempotent=found.idempotent, stores_response=found.stores_response
     )
-    if reply is Reply.PENDING:
-        return (yield from reconcile(ticket, found))
+    if reply in (Reply.PENDING, Reply.REPEAT):
+        return (yield from (reconcile if reply is Reply.PENDING else _repeat)(ticket, found))
     if reply is Reply.DELIVER and now_seconds <= found.lease_until:
         return Refuse(refusal(found, Reply.IN_PROGRESS))
     source, target = (State.OWED, State.RUNNING) if reply is Reply.RUN else (State.SETTLED, State.SETTLED)
@@ -81,6 +81,14 @@ def resume(ticket: Ticket, found: Known, reply: Reply, *, now_seconds: int) -> F
     if response is None:
         return Refuse(refund_due(found.payment_id, found.transaction))
     return Deliver(mine, response, header)
+
+
+def _repeat(ticket: Ticket, found: Known) -> Flow[Deliver | Refuse]:
+    """Give the earlier answer again, with its receipt: the delivery is on record already, and stays as it is."""
+    response = yield from FetchResponse(found.payment_id)
+    if response is None:
+        return Refuse(refusal(found, Reply.SERVED))
+    return Deliver(ticket, response, receipt_header(found.receipt))
 
 
 def refusal(found: Known, reply: Reply) -> Answer:

@@ -11,9 +11,15 @@ from farthing.errors import RemoteProtocolError
 from farthing.evm.addresses import AddressInvalid, parse_address
 from farthing.mechanisms.interface import Refusal, SellerMechanism, SignedPayment
 from farthing.protocol.messages import PaymentPayload, PaymentRequired, PaymentRequirements, ResourceInfo
+from farthing.protocol.payment_identifier import NAME, declaration
 from farthing.seller.request import Request, normal_url
+from farthing.seller.routes import Route
+from farthing.seller.states import Taking
 
 _ADDRESS_CHARS: Final = 42
+_DECLARED: Final = {
+    taking: {NAME: declaration(required=taking is Taking.REQUIRED)} for taking in (Taking.OPTIONAL, Taking.REQUIRED)
+}
 
 
 class Offered(msgspec.Struct, frozen=True):
@@ -53,7 +59,14 @@ def payment_required_for(request: Request, offers: tuple[Offered, ...], error: s
     """Make the 402's message."""
     route = request.route
     resource = ResourceInfo(url=request.url, description=route.description, mime_type=route.mime_type)
-    return PaymentRequired(resource=resource, accepts=tuple(each.requirements for each in offers), error=error)
+    accepts = tuple(each.requirements for each in offers)
+    return PaymentRequired(resource=resource, accepts=accepts, error=error, extensions=extensions_of(route))
+
+
+def extensions_of(route: Route) -> dict[str, Any] | None:
+    """Say which extensions the route's offers have."""
+    taking = route.payment_identifier
+    return None if taking is Taking.OFF else _DECLARED[taking]
 
 
 def match_payment(

@@ -18,7 +18,7 @@ import msgspec
 
 from farthing.errors import ConfigError
 from farthing.seller.pricing import Way
-from farthing.seller.states import PaymentFlow
+from farthing.seller.states import PaymentFlow, Taking
 
 # Matches nothing.
 NEVER: Final = re.compile(r"(?!)")
@@ -60,6 +60,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     idempotent: bool | None = None
     store_response: bool = True
     shared_cache: bool = False
+    payment_identifier: Taking = Taking.OFF
     # `regex` folds the case of letters, `exact` does not; both are of the same expression.
     regex: re.Pattern[str] = NEVER
     exact: re.Pattern[str] = NEVER

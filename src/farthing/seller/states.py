@@ -40,6 +40,14 @@ class PaymentFlow(enum.StrEnum):
     UPFRONT = "upfront"
 
 
+class Taking(enum.StrEnum):
+    """Whether a route takes payment-identifiers."""
+
+    OFF = "off"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
 class Move(NamedTuple):
     """One move: what happened, and the state that is on record after it."""
 
@@ -64,6 +72,8 @@ class Reply(enum.StrEnum):
     CONFLICT_NAMED = "409, naming the transaction"
     PENDING = "402 with PAYMENT-RESPONSE pending, Retry-After, no offer; asks what became of it first"
     DELIVER = "lease alive: 409 and Retry-After; over: takes the lease and gets the stored response"
+    WAIT = "waits for the first, then as that one was answered"
+    REPEAT = "the earlier answer"
     RUN = "runs, without a charge"
     SERVED = "409, naming the transaction: already served"
     CLAIM = "claims again, after verification"
@@ -158,6 +168,24 @@ SECOND_REQUEST: Final[Mapping[State, Mapping[Relation, Reply]]] = MappingProxyTy
 )
 
 
+# What is answered instead where the request has the payment-identifier that the payment was claimed with.
+WITH_IDENTIFIER: Final[Mapping[State, Reply]] = MappingProxyType(
+    {
+        State.CLAIMED: Reply.WAIT,
+        State.SETTLING: Reply.WAIT,
+        State.SETTLED: Reply.REPEAT,
+        State.DELIVERED: Reply.REPEAT,
+    }
+)
+
+
+def reply_of(state: State, relation: Relation, *, identified: bool) -> Reply:
+    """Look up what a second request is answered; `identified` where it has the id that the payment was claimed with."""
+    if identified and relation is Relation.SAME:
+        return WITH_IDENTIFIER.get(state, SECOND_REQUEST[state][relation])
+    return SECOND_REQUEST[state][relation]
+
+
 def allowed(source: State, target: State) -> bool:
     """Tell whether a payment may move from `source` to `target`."""
     return (source, target) in _ALLOWED
@@ -191,12 +219,12 @@ def as_markdown() -> str:
         parts += [f"| {move.source.upper()} | {move.event} | {move.target.upper()} |" for move in moves]
         parts.append("")
     parts += ["### A second request with a known identity", ""]
-    parts.append("| state found | " + " | ".join(Relation) + " |")
-    parts.append("|---|---|---|---|")
-    parts += [
-        f"| {state.upper()} | " + " | ".join(replies[relation] for relation in Relation) + " |"
-        for state, replies in SECOND_REQUEST.items()
-    ]
+    same, *others = Relation
+    parts.append(f"| state found | {same} | the same, with its payment-identifier | " + " | ".join(others) + " |")
+    parts.append("|---|---|---|---|---|")
+    for state, replies in SECOND_REQUEST.items():
+        cells = (replies[same], reply_of(state, same, identified=True), *(replies[each] for each in others))
+        parts.append(f"| {state.upper()} | " + " | ".join(cells) + " |")
     return "\n".join(parts) + "\n"
 
 

@@ -55,6 +55,12 @@ class Claim(msgspec.Struct, frozen=True):
     amount: int
     resource: str
     claimed_at: int
+    # The scope of the client's payment-identifier, which is bound in the same step; empty where there is none.
+    identifier: str = ""
+
+
+class IdentifierTaken(msgspec.Struct, frozen=True):
+    """Nothing was claimed: the payment-identifier belongs to another payment that may be settled still, or was."""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -92,10 +98,17 @@ class LookUp(Effect["Known | None"], frozen=True):
     payment_id: str
 
 
-class MakeClaim(Effect["Claimed | Known"], frozen=True):
+class FindIdentifier(Effect["str | None"], frozen=True):
+    """Find the payment id that a payment-identifier was bound to, by its scope."""
+
+    scope: str
+
+
+class MakeClaim(Effect["Claimed | Known | IdentifierTaken"], frozen=True):
     """Claim a payment: a new row; or `over`, the row that was found, which may be claimed again.
 
-    The answer is `Claimed`, or what is known now, where somebody else was first.
+    The answer is `Claimed`, or what is known now, where somebody else was first. A payment-identifier is bound in the
+    same step; that of a payment of which nothing can be settled any more is bound anew.
     """
 
     claim: Claim
@@ -106,8 +119,9 @@ class Advance(Effect[bool], frozen=True):
     """Move a payment from `source` to `target`, if it is still there and `epoch` is still its owner's.
 
     `take_over` gives the row a new epoch (the old one plus one): the caller becomes the owner. `response` and `entry`
-    are kept in the same transaction, `receipt` with the entry; `run` counts one more run of the handler. `claim` is the
-    store's number of the claim, where the caller knows it.
+    are kept in the same transaction, `receipt` with the entry; `run` counts one more run of the handler; `keep` leaves
+    a response where it is that would be dropped. `claim` is the store's number of the claim, where the caller knows
+    it.
     """
 
     payment_id: str
@@ -123,6 +137,7 @@ class Advance(Effect[bool], frozen=True):
     response: StoredResponse | None = None
     entry: LedgerEntry | None = None
     claim: int = 0
+    keep: bool = False
 
 
 class FetchResponse(Effect["StoredResponse | None"], frozen=True):
@@ -134,7 +149,8 @@ class FetchResponse(Effect["StoredResponse | None"], frozen=True):
 class MarkDelivered(Effect[None], frozen=True):
     """Note that all bytes went out, and drop the kept response. Not waited for: a lost note costs one more delivery.
 
-    `spooled` False says that there is no file to be dropped with it.
+    `spooled` False says that there is no file to be dropped with it. `keep` keeps the response: a payment with an
+    identifier is given it again.
     """
 
     payment_id: str
@@ -142,6 +158,7 @@ class MarkDelivered(Effect[None], frozen=True):
     source: State
     claim: int = 0
     spooled: bool = True
+    keep: bool = False
 
 
 class TakesKeys(Effect[bool], frozen=True):

@@ -18,7 +18,8 @@ from farthing.seller.store import StoredResponse
 class Ticket(msgspec.Struct, frozen=True):
     """A claimed payment on its way through the work. Who holds it, and only at its epoch, may move the payment.
 
-    `claim` is the store's number of the claim; `wire` is what this request came over, and its answer goes out over.
+    `identifier` is the scope of the client's payment-identifier, empty where it sent none that counts here. `claim` is
+    the store's number of the claim; `wire` is what this request came over, and its answer goes out over.
     """
 
     payment: Payment
@@ -30,6 +31,7 @@ class Ticket(msgspec.Struct, frozen=True):
     shared_cache: bool
     wire: Wire = CURRENT
     claim: int = 0
+    identifier: str = ""
 
     @property
     def payment_id(self) -> str:

@@ -44,6 +44,7 @@ class Mark(msgspec.Struct, frozen=True, eq=False):
     idempotent: bool | None
     store_response: bool
     shared_cache: bool
+    payment_identifier: str = ""
 
 
 class Passed(msgspec.Struct, frozen=True):

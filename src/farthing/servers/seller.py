@@ -38,6 +38,8 @@ from farthing.protocol.versions import CURRENT
 from farthing.protocol.wire import Wire
 from farthing.seller.admit import admit
 from farthing.seller.answers import Answer, problem
+from farthing.seller.identified import takes
+from farthing.seller.offers import extensions_of
 from farthing.seller.pricing import PriceLike, Terms, Way, at, make_way
 from farthing.seller.request import URL_MAX_CHARS, Request, check_base_url, offered_url
 from farthing.seller.routes import (
@@ -130,6 +132,7 @@ class Seller:
         idempotent: bool | None = None,
         store_response: bool = True,
         shared_cache: bool = False,
+        payment_identifier: Literal["", "off", "optional", "required"] = "",
     ) -> Route:
         """Price the requests of `route`, written `"GET /weather/{city}"` (`"GET,POST /x"`; `"/x"` for any method).
 
@@ -137,7 +140,9 @@ class Seller:
         paid, each with a price of its own or this one. `payment_flow="upfront"` settles before the work, and lets the
         answer stream. `idempotent` says that the handler may be run again after a crash (safe methods may);
         `store_response=False` saves a commit, and ends in a refund where the process dies before the answer is out;
-        `shared_cache=True` lets the handler's own caching headers stand. Raises `ConfigError` with file and line.
+        `shared_cache=True` lets the handler's own caching headers stand. `payment_identifier` says whether clients' ids
+        are taken, under which a repeat gets the earlier answer: by default wherever the route keeps its answer.
+        Raises `ConfigError` with file and line.
         """
         mark = Mark(
             price=price,
@@ -150,6 +155,7 @@ class Seller:
             idempotent=idempotent,
             store_response=store_response,
             shared_cache=shared_cache,
+            payment_identifier=payment_identifier,
         )
         try:
             methods, pattern = parse_route(route)
@@ -169,6 +175,7 @@ class Seller:
         idempotent: bool | None = None,
         store_response: bool = True,
         shared_cache: bool = False,
+        payment_identifier: Literal["", "off", "optional", "required"] = "",
     ) -> Callable[[F], F]:
         """Mark a handler as paid; its routes are found in the application. Takes what `price` takes.
 
@@ -186,6 +193,7 @@ class Seller:
             idempotent=idempotent,
             store_response=store_response,
             shared_cache=shared_cache,
+            payment_identifier=payment_identifier,
         )
         self._ways(mark, "a marked handler")
         self._marks.append(mark)
@@ -266,6 +274,7 @@ class Seller:
         ways = self._ways(mark, name)
         try:
             expression, weight = compile_pattern(pattern)
+            taking = takes(mark.payment_identifier, PaymentFlow(mark.payment_flow), stores_response=mark.store_response)
         except FarthingError as error:
             raise at(mark.where, name, error) from error
         route = Route(
@@ -279,6 +288,7 @@ class Seller:
             idempotent=mark.idempotent,
             store_response=mark.store_response,
             shared_cache=mark.shared_cache,
+            payment_identifier=taking,
             regex=re.compile(expression, re.IGNORECASE | re.DOTALL),
             exact=re.compile(expression, re.DOTALL),
             weight=weight,
@@ -325,7 +335,9 @@ class Seller:
         fixed = tuple(way.fixed or way.sample for way in route.ways)
         known = tuple(each for each in fixed if each is not None)
         resource = ResourceInfo("u" * URL_MAX_CHARS, route.description, route.mime_type)
-        size = len(pack_payment_required(PaymentRequired(resource, known, error="e" * 64)))
+        size = len(
+            pack_payment_required(PaymentRequired(resource, known, error="e" * 64, extensions=extensions_of(route)))
+        )
         if size > OFFER_HEADER_MAX_BYTES:
             message = (
                 f"{route.where}: the offer of {route.name} may take {size} bytes of header with a long address; over "

@@ -14,8 +14,18 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from farthing.errors import StoreError
+from farthing.seller.identified import FREE
 from farthing.seller.states import PaymentFlow, State
-from farthing.seller.store import Advance, Claim, Claimed, Known, LedgerEntry, SellerPayment, StoredResponse
+from farthing.seller.store import (
+    Advance,
+    Claim,
+    Claimed,
+    IdentifierTaken,
+    Known,
+    LedgerEntry,
+    SellerPayment,
+    StoredResponse,
+)
 from farthing.world.connection import Connection
 
 _NEWEST: Final = "(SELECT claim FROM seller_claim WHERE payment_id = ? ORDER BY epoch DESC LIMIT 1)"
@@ -73,6 +83,12 @@ LIST: Final = (
 LEDGER: Final = (
     "SELECT network, asset, debit, credit, amount, settlement_tx, posted_at FROM seller_ledger "
     "ORDER BY posted_at, claim"
+)
+
+FIND_IDENTIFIER: Final = "SELECT payment_id FROM seller_identifier WHERE scope = ?"
+BIND_IDENTIFIER: Final = (
+    "INSERT INTO seller_identifier (scope, payment_id) VALUES (?, ?) "
+    "ON CONFLICT (scope) DO UPDATE SET payment_id = excluded.payment_id"
 )
 
 NAME_STORE: Final = "INSERT INTO seller_fact (fact, value) VALUES ('name', ?) ON CONFLICT (fact) DO NOTHING"
@@ -170,6 +186,20 @@ def claim_again(connection: Connection, item: NewClaim, over: Known) -> Claimed 
     return Claimed(epoch, item.claim)
 
 
+def claim_identified(connection: Connection, item: NewClaim, over: Known | None) -> Claimed | Known | IdentifierTaken:
+    """Claim a payment and bind its payment-identifier in one step, unless another payment has it that may count."""
+    scope, payment_id = item.wanted.identifier, item.wanted.payment_id
+    row = connection.execute(FIND_IDENTIFIER, (scope,)).fetchone()
+    if row is not None and row[0] != payment_id:
+        other = connection.execute(LOOK_UP, (row[0],)).fetchone()
+        if other is not None and known(other).state not in FREE:
+            return IdentifierTaken()
+    claimed = claim_together(connection, [item])[0] if over is None else claim_again(connection, item, over)
+    if isinstance(claimed, Claimed):
+        connection.execute(BIND_IDENTIFIER, (scope, payment_id))
+    return claimed
+
+
 def _claim_row(item: NewClaim, epoch: int) -> tuple[Any, ...]:
     wanted = item.wanted
     return (
@@ -216,7 +246,8 @@ def move_together(connection: Connection, items: list[Move]) -> list[bool]:
     moved = [each for each, is_moved in zip(items, answers, strict=True) if is_moved]
     _write(connection, KEEP_RESPONSE, RESPONSE_COLUMNS, [row for each in moved for row in _response_rows(each)])
     _write(connection, POST, POST_COLUMNS, [row for each in moved for row in _ledger_rows(each)])
-    for piece in _pieces([each.claim for each in moved if each.wanted.target in _DROPS_RESPONSE]):
+    dropped = [each.claim for each in moved if each.wanted.target in _DROPS_RESPONSE and not each.wanted.keep]
+    for piece in _pieces(dropped):
         connection.execute(_for_list(DROP_RESPONSE, len(piece)), piece)
     return answers
 

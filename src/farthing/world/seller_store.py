@@ -20,6 +20,8 @@ from farthing.seller.store import (
     Advance,
     Claimed,
     FetchResponse,
+    FindIdentifier,
+    IdentifierTaken,
     Known,
     LedgerEntry,
     LookUp,
@@ -63,6 +65,7 @@ class SellerStore:
         """Give the handlers of the store's effects, for a `Performer`."""
         return {
             LookUp: off_the_loop(self._database, self.look_up),
+            FindIdentifier: off_the_loop(self._database, self.find_identifier),
             MakeClaim: self.make_claim,
             Advance: self.advance,
             FetchResponse: off_the_loop(self._database, self.fetch_response),
@@ -74,9 +77,16 @@ class SellerStore:
         found = self._database.fetch(rows.LOOK_UP, (effect.payment_id,))
         return rows.known(found[0]) if found else None
 
-    def make_claim(self, effect: MakeClaim) -> Pending[Claimed | Known]:
+    def find_identifier(self, effect: FindIdentifier) -> str | None:
+        """Find the payment that has a payment-identifier, on a connection for reading."""
+        found = self._database.fetch(rows.FIND_IDENTIFIER, (effect.scope,))
+        return str(found[0][0]) if found else None
+
+    def make_claim(self, effect: MakeClaim) -> Pending[Claimed | Known] | Pending[Claimed | Known | IdentifierTaken]:
         """Claim a payment, or give what is known of it."""
         wanted, over = NewClaim(self._numbers.next(), effect.claim), effect.over
+        if effect.claim.identifier:
+            return self._database.submit(lambda connection: rows.claim_identified(connection, wanted, over))
         if over is None:
             return self._database.join(rows.claim_together, wanted)
         return self._database.submit(lambda connection: rows.claim_again(connection, wanted, over))
@@ -119,10 +129,12 @@ class SellerStore:
 
     def mark_delivered(self, effect: MarkDelivered) -> None:
         """Note a delivery without waiting for the note to be durable, and drop the response that it was about."""
-        advance = Advance(effect.payment_id, effect.epoch, effect.source, State.DELIVERED, claim=effect.claim)
+        advance = Advance(
+            effect.payment_id, effect.epoch, effect.source, State.DELIVERED, claim=effect.claim, keep=effect.keep
+        )
         with contextlib.suppress(StoreError):
             move = self._move(advance)
-            if not effect.spooled:
+            if not effect.spooled or effect.keep:
                 self._database.join(rows.move_together, move, awaited=False)
                 return
             noted = self._database.submit(lambda connection: rows.move_spooled(connection, move), awaited=False)
