@@ -1,8 +1,8 @@
 """Buys in processes of its own, to be killed: reads orders as lines of JSON, forks for each, and says how it ended.
 
 An order: `{"journal": …, "url": …, "crash_at": "after:RecordPayment", "clock": 0, "file_bytes": 0}`. `clock` is added
-to the system's; `file_bytes` bounds the size of any file that is written, as a full disk does. The answer: `{"exit": …}`,
-a signal as a negative number, and what the process said.
+to the system's; `file_bytes` bounds the size of any file that is written, as a full disk does. It answers with
+`{"exit": …}`, a signal as a negative number, and what the process said.
 """
 
 from __future__ import annotations

@@ -259,7 +259,8 @@ class RecordOutcome(Effect["State"], frozen=True, kw_only=True):
     """Record what became of a payment that was sent; the answer is the state that the entry has now.
 
     Unknown is left for `settled` alone: a refusal after it is no evidence (SAFETY B1). `delivered` says that the
-    caller has the resource, so that the same request is a new purchase.
+    caller has the resource, so that the same request is a new purchase; with `handing_over` it has it once the body has
+    come to its end (`Journal.delivered`), and a process that dies before that has delivered nothing.
     """
 
     purchase_id: str
@@ -269,3 +270,4 @@ class RecordOutcome(Effect["State"], frozen=True, kw_only=True):
     reason: str
     now_seconds: int
     receipt: Signed | None = None
+    handing_over: bool = False

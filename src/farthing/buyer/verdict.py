@@ -104,8 +104,10 @@ class _Reading(msgspec.Struct, frozen=True):
     response: SettlementResponse | None = None
 
 
-def conclude(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
+def conclude(paid: PaidRequest, answer: PaidAnswer | NoAnswer, *, streams: bool = False) -> Flow[Receipt]:
     """Judge the answer and put the outcome on record; give a receipt where the caller gets the answer.
+
+    `streams` says that its body is still to come, so that what is delivered now may be cut yet.
 
     Raises `PaymentRefused` or `PaymentUnknown` where the caller must not take the answer for the resource.
     """
@@ -128,6 +130,7 @@ def conclude(paid: PaidRequest, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
         reason=reading.reason,
         now_seconds=now_seconds,
         receipt=None if proof is None else proof.receipt,
+        handing_over=streams,
     )
     if reading.handed_over:
         return Receipt(

@@ -157,6 +157,9 @@ class Exchange:
         self._concluded = False
         # Likewise, for an earlier payment that is about to leave again.
         self._leaving_id = ""
+        # Its answer is on its way to the caller, and whether the end of that way was told.
+        self._handing_over = False
+        self._told = False
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +170,7 @@ class Exchange:
         if self._purchase_id and not self._concluded:
             # Cut somewhere between the reservation and the verdict.
             self.undelivered()
-        elif self._purchase_id or self._leaving_id:
+        elif (self._purchase_id or self._leaving_id) and not self._handing_over:
             self._buyer.journal.end(self._purchase_id or self._leaving_id)
         if isinstance(error, FarthingError):
             self._buyer.tell(Concluded(self._request, error))
@@ -192,18 +195,22 @@ class Exchange:
         self._buyer.tell(Paying(self._request, paid))
         return paid
 
-    def conclude(self, answer: PaidAnswer | NoAnswer) -> Flow[Receipt]:
-        """From the answer to a receipt; raises `PaymentRefused` or `PaymentUnknown`."""
+    def conclude(self, answer: PaidAnswer | NoAnswer, *, streams: bool = False) -> Flow[Receipt]:
+        """From the answer to a receipt; raises `PaymentRefused` or `PaymentUnknown`.
+
+        `streams`: the answer's body is still to come, and the door calls `delivered` or `undelivered` at its end.
+        """
         if self._paid is None:
             message = "conclude() comes after pay()"
             raise RuntimeError(message)
         try:
-            receipt = yield from conclude(self._paid, answer)
+            receipt = yield from conclude(self._paid, answer, streams=streams)
         except PaymentError:
             # The verdict is on record; other errors (of the journal itself) leave it open.
             self._concluded = True
             raise
         self._concluded = True
+        self._handing_over = streams
         self._buyer.tell(Concluded(self._request, receipt))
         return receipt
 
@@ -214,8 +221,16 @@ class Exchange:
         except FarthingError as told:
             raise told from error
 
+    def delivered(self) -> None:
+        """Say that the caller has the answer, or as much of it as it wants. What was said first counts."""
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(FarthingError):  # as below
+                self._buyer.journal.delivered(self._purchase_id)
+
     def undelivered(self) -> None:
         """Say that the caller did not get the answer after all: cancelled, or its body was cut on the way."""
+        self._told = True
         # Whatever cut it is being told already, and the journal's own trouble must not hide it.
         with contextlib.suppress(FarthingError):
             self._buyer.journal.abandon(self._purchase_id)

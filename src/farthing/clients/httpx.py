@@ -116,7 +116,7 @@ class PayingTransport(_Transports):
                 said = _answer(answer, paid)
                 if says_why_in_its_body(said):
                     said = with_body(said, _read_some(request, answer), _encoding(answer))
-                receipt = exchange.blocking(exchange.conclude(said))
+                receipt = exchange.blocking(exchange.conclude(said, streams=True))
             except BaseException:
                 answer.close()
                 raise
@@ -153,7 +153,7 @@ class PayingTransport(_Transports):
                 said = _answer(answer, paid)
                 if says_why_in_its_body(said):
                     said = with_body(said, await _read_some_async(request, answer), _encoding(answer))
-                receipt = await exchange.awaiting(exchange.conclude(said))
+                receipt = await exchange.awaiting(exchange.conclude(said, streams=True))
             except BaseException:
                 await answer.aclose()
                 raise
@@ -235,9 +235,11 @@ def _stream_of(name: str) -> Any:
             except BaseException:
                 self._exchange.undelivered()
                 raise
+            self._exchange.delivered()
 
         def close(self) -> None:
             self._stream.close()
+            self._exchange.delivered()
 
     return PaidStream
 
@@ -257,9 +259,11 @@ def _async_stream_of(name: str) -> Any:
             except BaseException:
                 self._exchange.undelivered()
                 raise
+            self._exchange.delivered()
 
         async def aclose(self) -> None:
             await self._stream.aclose()
+            self._exchange.delivered()
 
     return PaidAsyncStream
 

@@ -83,7 +83,7 @@ class PayingAdapter(BaseAdapter):
             # The caller's own request: the payment is in no copy that is kept.
             answer.request = request
             try:
-                receipt = exchange.blocking(exchange.conclude(_answer(answer, paid)))
+                receipt = exchange.blocking(exchange.conclude(_answer(answer, paid), streams=True))
             except BaseException:
                 answer.close()
                 raise
@@ -116,6 +116,10 @@ def _handed_over(answer: requests.Response, receipt: Receipt, exchange: Exchange
     raw: Any = answer.raw
     if hasattr(raw, "stream"):
         raw.stream = partial(_watched_stream, raw.stream, exchange)
+    if hasattr(raw, "release_conn"):
+        raw.release_conn = partial(_released, raw.release_conn, exchange)
+    if not hasattr(raw, "stream"):
+        exchange.delivered()  # of an adapter of the user's own: nothing tells of the end
     answer.__dict__["farthing_receipt"] = receipt
     return answer
 
@@ -131,6 +135,13 @@ def _watched_stream(
     except BaseException:
         exchange.undelivered()
         raise
+    exchange.delivered()
+
+
+def _released(release: Callable[[], object], exchange: Exchange) -> None:
+    # Closed or read to its end, however that was done.
+    release()
+    exchange.delivered()
 
 
 def _facts(request: requests.PreparedRequest) -> RequestFacts:

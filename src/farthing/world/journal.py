@@ -7,6 +7,7 @@ reservations see the same budget.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,7 @@ from farthing.world.database import is_remote, off_the_loop, open_database
 from farthing.world.journal_rows import (
     ABANDON,
     APPROVE,
+    HANDED_OVER,
     RESUME,
     SELECT_BY_PAYMENT,
     SELECT_PAGE,
@@ -118,6 +120,7 @@ class Journal:
             _make_private(path)
             self.stop_file = self.stop_file or Path(f"{path}.stop")
         self._database = open_database(store, family="buyer")
+        self._noted: Pending[Any] | None = None
 
     def __repr__(self) -> str:
         """Name the file, or the database without its password."""
@@ -180,8 +183,16 @@ class Journal:
         self.end(purchase_id)
         self._database.submit(lambda connection: connection.execute(ABANDON, (purchase_id,)).rowcount)
 
+    def delivered(self, purchase_id: str) -> None:
+        """Note that the caller has the whole answer, without waiting: a lost note costs a payment presented again."""
+        future = self._database.submit(lambda connection: connection.execute(HANDED_OVER, (purchase_id,)).rowcount)
+        # Not before: with neither note nor process it would pass for cut.
+        future.add_done_callback(lambda _: self.end(purchase_id))
+        self._noted = future
+
     def purchases(self, *, after: Purchase | None = None, limit: int = PAGE_MAX) -> list[Purchase]:
         """List purchases, oldest first, a page of at most `limit` (1,000) after the purchase `after`."""
+        self._see_notes()
         start = (after.created_at, after.created_at, after.purchase_id) if after else (-1, -1, "")
         rows = self._database.read(lambda c: c.execute(SELECT_PAGE, (*start, min(limit, PAGE_MAX))).fetchall())
         return [read_purchase(row) for row in rows]
@@ -206,6 +217,7 @@ class Journal:
 
     def find(self, payment_id: str) -> Purchase | None:
         """Find a purchase by its payment id; None where the journal has none."""
+        self._see_notes()
         row = self._database.read(lambda c: c.execute(SELECT_BY_PAYMENT, (payment_id,)).fetchone())
         return read_purchase(row) if row else None
 
@@ -240,6 +252,12 @@ class Journal:
         """
         purchase: Purchase = self._submit(mark, Mark(payment_id, "closed", "", evidence, _now())).result()
         return purchase
+
+    def _see_notes(self) -> None:
+        # What this process noted without waiting is seen by what it asks next.
+        if self._noted is not None:
+            with contextlib.suppress(StoreError):
+                self._noted.result()
 
     def list_open(self, after: Purchase | None = None) -> tuple[OpenEntry, ...]:
         """List the payments that nobody knows the end of, oldest first, a page after the purchase `after`."""

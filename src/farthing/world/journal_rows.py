@@ -47,9 +47,10 @@ _OPEN_STATES: Final = "('sent', 'unknown', 'refused', 'settled')"
 # Open until the resource came, or until there is evidence that it can't settle any more: no clock is evidence. A
 # settled payment without its resource is open too, since the seller owes the work and a second one would pay twice.
 _FIND_OPEN: Final = f"""
-SELECT purchase_id, payment_id, header, network, payer, state, valid_before, asset, pay_to, amount, promise, owner
+SELECT purchase_id, payment_id, header, network, payer, state, valid_before, asset, pay_to, amount, promise,
+       delivered, owner
 FROM purchases
-WHERE request_print = ? AND payer = ? AND delivered = 0 AND state IN {_OPEN_STATES}
+WHERE request_print = ? AND payer = ? AND delivered <> 1 AND state IN {_OPEN_STATES}
   AND (promise = '' OR valid_before > ?) AND purchase_id <> ?
 ORDER BY created_at, purchase_id LIMIT {_OPEN_MAX}
 """  # noqa: S608 - constants of this module
@@ -106,7 +107,14 @@ WHERE purchase_id = ? AND (state = 'sent' OR (state IN ('unknown', 'refused', 'c
 # Its purchase goes on as another one. It stays refused, and keeps its place in the budget.
 _SUPERSEDE: Final = "UPDATE purchases SET delivered = 1, updated_at = ? WHERE purchase_id = ? AND state = 'refused'"
 _RECEIPT: Final = "UPDATE purchases SET receipt = ? WHERE purchase_id = ?"
-_DELIVERED: Final = "UPDATE purchases SET delivered = 1, updated_at = ? WHERE purchase_id = ?"
+# 1: the caller has the resource. 2: its answer came, and the body is still on its way to the caller: whoever dies
+# before the end has not delivered it, and the same request presents the same payment.
+_DELIVERED_WHOLE: Final = 1
+_HANDING_OVER: Final = 2
+_DELIVERED: Final = "UPDATE purchases SET delivered = ?, owner = ?, updated_at = ? WHERE purchase_id = ?"
+HANDED_OVER: Final = f"""
+UPDATE purchases SET delivered = {_DELIVERED_WHOLE} WHERE purchase_id = ? AND delivered = {_HANDING_OVER}
+"""  # noqa: S608 - constants of this module
 # The caller has not got the answer: what was sent is unknown, and what was settled is asked for with the same payment.
 ABANDON: Final = """
 UPDATE purchases
@@ -117,14 +125,14 @@ WHERE purchase_id = ? AND state IN ('sent', 'unknown', 'refused', 'settled')
 _PRESENT_AGAIN: Final = f"""
 UPDATE purchases
 SET state = CASE WHEN state = 'refused' THEN 'sent' WHEN state = 'sent' THEN 'unknown' ELSE state END, owner = ?
-WHERE purchase_id = ? AND delivered = 0 AND state IN {_OPEN_STATES}
+WHERE purchase_id = ? AND delivered <> 1 AND state IN {_OPEN_STATES}
 """  # noqa: S608 - constants of this module
 # A second payload of the same right: the first one's place in the budget is its own, too.
 _RENEW: Final = """
 UPDATE purchases
 SET state = CASE WHEN state = 'refused' THEN 'sent' WHEN state = 'sent' THEN 'unknown' ELSE state END, owner = ?,
     fingerprint = ?, header = ?, valid_before = ?, updated_at = ?
-WHERE purchase_id = ? AND payment_id = ? AND valid_before = ? AND delivered = 0
+WHERE purchase_id = ? AND payment_id = ? AND valid_before = ? AND delivered <> 1
   AND state IN ('sent', 'unknown', 'refused')
 """
 # Evidence ends what nobody knew, and puts right what somebody said; settled is left for nothing.
@@ -289,7 +297,8 @@ def record_outcome(connection: Connection, effect: RecordOutcome) -> State:
     if moved and before == "closed":
         _count(connection, effect.purchase_id, 1)
     if effect.delivered:
-        connection.execute(_DELIVERED, (now, effect.purchase_id))
+        delivered = _HANDING_OVER if effect.handing_over else _DELIVERED_WHOLE
+        connection.execute(_DELIVERED, (delivered, this_process(), now, effect.purchase_id))
     if effect.receipt is not None:
         connection.execute(_RECEIPT, (msgspec.json.encode(effect.receipt).decode(), effect.purchase_id))
     return _state(connection, effect.purchase_id)
@@ -332,13 +341,15 @@ def open_payment(
     connection: Connection, request_print: str, payer: str, now_seconds: int, instead_of: str = ""
 ) -> OpenPayment | None:
     """Find the oldest open payment of a request, but for the one that another takes the place of."""
-    for *found, owner in connection.execute(_FIND_OPEN, (request_print, payer, now_seconds, instead_of)):
+    for *found, delivered, owner in connection.execute(_FIND_OPEN, (request_print, payer, now_seconds, instead_of)):
         facts: dict[str, Any] = dict(zip(OpenPayment.__struct_fields__, found, strict=True))
         facts["amount"] = int(facts["amount"])
         facts["promise"] = read_promise(facts["promise"])
         payment = OpenPayment(**facts)
-        # A payment that somebody alive is waiting for is another purchase of the same thing, and no open one.
-        if payment.state != "sent" or not is_under_way(payment.purchase_id, owner):
+        # A payment that somebody alive is waiting for, or whose answer somebody is reading just now, is another
+        # purchase of the same thing, and no open one.
+        at_work = payment.state == "sent" or delivered == _HANDING_OVER
+        if not at_work or not is_under_way(payment.purchase_id, owner):
             return payment
     return None
 
@@ -397,6 +408,6 @@ def read_receipt(text: str) -> Signed | None:
 def read_purchase(row: tuple[Any, ...]) -> Purchase:
     """Read a row of the page's columns."""
     facts: dict[str, Any] = dict(zip(Purchase.__struct_fields__, row, strict=True))
-    facts["delivered"], facts["amount"] = bool(facts["delivered"]), int(facts["amount"])
+    facts["delivered"], facts["amount"] = facts["delivered"] == _DELIVERED_WHOLE, int(facts["amount"])
     facts["payment_id"] = facts["payment_id"] or ""  # none yet: nothing is signed
     return Purchase(**facts)
