@@ -1,4 +1,7 @@
-"""`python -m bench [NAME …] [--json]`: run the benches named, or all, and print a line for each figure."""
+"""`python -m bench [NAME …] [--json]`: run the benches named, or all, and print a line for each figure.
+
+`python -m bench soak [--help]` is apart: minutes of load, with options of its own.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,10 @@ BENCHES = {
 
 def main(arguments: list[str]) -> int:
     """Run; 0 if every target is met, 1 if one is missed."""
+    if arguments[:1] == ["soak"]:  # it takes minutes and options of its own
+        from bench import soak  # noqa: PLC0415 - only who asks for it pays for its import
+
+        return soak.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHES)}; all by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, and nothing else")
