@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+# `bench` is a package of the checkout, and is not installed.
+sys.path.append(str(Path(__file__).parents[2]))
 
 from farthing.services.devnet import Devnet
 from farthing.testing import Books, Town
