@@ -16,6 +16,9 @@ from farthing.testing.town import GOODS, Shop
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 # What holds does so until the seller gives up.
 SETTLE_TIMEOUT_SECONDS = 0.5
+VERIFY_TIMEOUT_SECONDS = 2.0
+# Each time it is asked within that, on a machine that may be busy.
+ASKED_MAX = 20
 MISBEHAVING = [mode for mode in FacilitatorMode if mode is not FacilitatorMode.BEHAVE and not mode.lies]
 # Of a verification these say `isValid: true` in good form.
 VALID = {FacilitatorMode.OTHER_NETWORK, FacilitatorMode.NO_TRANSACTION}
@@ -69,13 +72,17 @@ def test_S2_nothing_is_served_on_a_settlement_that_did_not_clearly_succeed(
         assert facilitator.count("/settle") == 1
         if flow == "upfront":
             assert shop.served == 0
-        # However long it goes on, and then a facilitator that behaves: one payment, and one serving at most.
-        assert customer.ask().status_code in (402, 200)
+        # However long it goes on, and then a facilitator that behaves: one payment, and one serving.
+        answers = [customer.ask()]
         facilitator.play()
-        last = customer.ask()
-        refuses = mode is FacilitatorMode.REFUSED_AFTER_SETTLING
-        assert (last.status_code, last.content == GOODS) in ([(402, False)] if refuses else [(200, True), (409, False)])
-        assert shop.served == (0 if refuses and flow == "upfront" else 1)
+        while answers[-1].content != GOODS and len(answers) < ASKED_MAX:
+            answers.append(customer.ask())
+        answers.append(customer.ask())
+        assert {each.status_code for each in answers} <= {402, 409, 503, 200}
+        # Evidence against a refusal is looked for in the seller's own time.
+        goods = [each.content for each in answers].count(GOODS)
+        assert goods == 1 or (goods == 0 and mode is FacilitatorMode.REFUSED_AFTER_SETTLING)
+        assert shop.served <= 1
         books.assert_paid(shop.payee, "0.01", times=1)
 
 
@@ -91,7 +98,7 @@ def test_a_lie_in_good_form_is_believed_and_the_chain_tells(town: Town, books: B
 @pytest.mark.parametrize("mode", [mode for mode in MISBEHAVING if mode not in VALID], ids=lambda mode: mode.name)
 def test_F3_a_verification_that_was_not_clearly_answered_is_no_verdict(town: Town, mode: FacilitatorMode) -> None:
     with HostileFacilitator(town.facilitator_url, verify=[mode]) as facilitator:
-        shop = town.shop(facilitator_url=facilitator.url, settle_timeout_seconds=SETTLE_TIMEOUT_SECONDS)
+        shop = town.shop(facilitator_url=facilitator.url, verify_timeout_seconds=VERIFY_TIMEOUT_SECONDS)
         customer = Customer(town, shop)
         answer = customer.ask()
         assert answer.status_code == (402 if mode is FacilitatorMode.REFUSED_AFTER_SETTLING else 503)

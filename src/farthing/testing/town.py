@@ -161,13 +161,14 @@ class Town:
         *,
         facilitator_url: str = "",
         payment_flow: Literal["authorization", "upfront"] = "authorization",
+        verify_timeout_seconds: float = 10.0,
         settle_timeout_seconds: float = 30.0,
     ) -> Shop:
         """Open a shop that sells `GET /weather` and settles through `facilitator_url` (by default the town's)."""
         shop = Shop(self.account().address)
         facilitator = RemoteFacilitator(
             facilitator_url or self.facilitator_url,
-            verify_timeout_seconds=settle_timeout_seconds,
+            verify_timeout_seconds=verify_timeout_seconds,
             settle_timeout_seconds=settle_timeout_seconds,
         )
         server = _Server(uvicorn.Config(_placeholder, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
