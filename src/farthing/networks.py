@@ -110,11 +110,12 @@ class Networks:
 
     def tokens(self, caip2: str) -> tuple[Token, ...]:
         """The tokens of a network, the default first."""
-        return self._tokens_of.get(caip2, ())
+        return self._tokens_of.get(caip2) or _credit(caip2)
 
     def token(self, caip2: str, address: str) -> Token | None:
         """Find a token by network and address (in any case of its digits)."""
-        return self._tokens.get((caip2, address.lower()))
+        known = self._tokens.get((caip2, address.lower()))
+        return known or next((each for each in _credit(caip2) if each.address == address), None)
 
     def token_for(self, caip2: str, wanted: str = "USD") -> Token | None:
         """Find the first token of a network that has `wanted` as its currency or its symbol."""
@@ -129,6 +130,31 @@ class Networks:
     def with_token(self, token: Token) -> Networks:
         """Make a table that has `token` too, or instead of one of the same address."""
         return Networks(tuple(self._networks.values()), (*self._tokens.values(), token))
+
+
+@lru_cache(maxsize=64)  # a program speaks with a handful of networks
+def _credit(caip2: str) -> tuple[Token, ...]:
+    """The currencies of a network that promises are made on. There are as many such networks as clearing houses.
+
+    A clearing house counts millionths; `cloudflare:402` counts cents, and no table of ours may say otherwise.
+    """
+    namespace, _, reference = caip2.partition(":")
+    if namespace == "clearing" and reference:
+        return tuple(_currency(caip2, code, 6) for code in ("USD", "EUR"))
+    return (_currency(caip2, "USD", 2),) if caip2 == "cloudflare:402" else ()
+
+
+def _currency(caip2: str, code: str, decimals: int) -> Token:
+    return Token(
+        network=caip2,
+        address=code,
+        symbol=code,
+        decimals=decimals,
+        eip712_name="",
+        eip712_version="",
+        currency=code,
+        transfer_method="",
+    )
 
 
 def split_name(caip2: str) -> tuple[str, str]:

@@ -15,9 +15,10 @@ from farthing.buyer.approval import Answer, AskApproval, Question
 from farthing.buyer.events import Concluded, Event, Offered, Paying, Signing
 from farthing.buyer.journal import PresentAgain, RenewPayment, Reserve
 from farthing.buyer.policy import Policy
-from farthing.buyer.purchase import PaidRequest, Terms, prepare, read_demand
+from farthing.buyer.purchase import PaidRequest, Terms, prepare, prepare_ahead, read_demand
 from farthing.buyer.request import PaymentDemand, RequestFacts
-from farthing.buyer.verdict import NoAnswer, PaidAnswer, Receipt, conclude
+from farthing.buyer.verdict import SIGNED_FIELDS, NoAnswer, PaidAnswer, Receipt, conclude
+from farthing.clients.memory import RememberedOffers
 from farthing.clients.reconcile import Reconciliation
 from farthing.errors import BodyNotReplayable, ConfigError, FarthingError, PaymentError
 from farthing.evm.signing import Signer, SignTypedData
@@ -26,6 +27,7 @@ from farthing.mechanisms.exact_evm import ExactEvmBuyer
 from farthing.mechanisms.interface import BuyerMechanism
 from farthing.mechanisms.registry import Registry
 from farthing.networks import KNOWN, Networks
+from farthing.protocol.codec import ReceivedOffers
 from farthing.protocol.http import STATUS_PAYMENT_REQUIRED
 from farthing.protocol.versions import PAYMENT_HEADERS
 from farthing.world.journal import Journal
@@ -34,6 +36,10 @@ from farthing.world.performers import Performer, system_handlers
 
 if TYPE_CHECKING:
     from farthing.protocol.facilitator import Facilitator
+
+if TYPE_CHECKING:
+    from farthing.world.agent_keys import AgentSigner
+    from farthing.world.directories import Directories
 
 _log: Final = logging.getLogger("farthing.buyer")
 
@@ -49,7 +55,8 @@ class Buyer:
     """Pays within a policy and keeps a journal. One buyer serves any number of clients and threads.
 
     Args:
-        signer: signs for the paying account (`signer_from_env`, `signer_from_file`, or one of your own).
+        signer: signs for the paying account (`signer_from_env`, `signer_from_file`, or one of your own). None for a
+            crawler that pays on credit alone.
         policy: what may be paid. The default policy pays nothing until it names a network.
         journal: the journal's file, or a `Journal` that several buyers share.
         networks: the table of networks and tokens; `KNOWN.with_token(…)` knows more.
@@ -57,6 +64,9 @@ class Buyer:
         approve: is asked where the policy asks somebody (`Policy(approve_above=…)`, a payee that changed), and says
             whether this very offer may be paid: a function or a coroutine function. Without one the answer is no.
         session: names the session of `Policy(per_session=…)`, for buyers that share one; otherwise each is its own.
+        agent: who pays on credit (`farthing.world.agent_keys`); without one, offers of clearing networks are passed
+            over.
+        directories: finds the keys of sellers' receipts; by default one that asks public https origins alone.
         watch: is told each step of a purchase (`farthing.buyer.events`), in the thread or loop where it happens.
 
     Raises `ConfigError` for a network without a token that we know, `StoreError` for a journal that can't be opened.
@@ -65,24 +75,40 @@ class Buyer:
     def __init__(
         self,
         *,
-        signer: Signer,
+        signer: Signer | None = None,
         policy: Policy,
         journal: Journal | str | Path,
         networks: Networks = KNOWN,
         mechanisms: Iterable[BuyerMechanism] | None = None,
         approve: Approve | None = None,
         session: str = "",
+        agent: AgentSigner | None = None,
+        directories: Directories | None = None,
         watch: Callable[[Event], object] | None = None,
     ) -> None:
         """Join the parts; the class says what each is."""
         policy.check_against(networks)
-        faces: Iterable[BuyerMechanism] = (ExactEvmBuyer(networks),) if mechanisms is None else mechanisms
+        on_chain = (ExactEvmBuyer(networks),) if signer is not None else ()
+        faces: list[BuyerMechanism] = list(on_chain if mechanisms is None else mechanisms)
+        handlers = {} if signer is None else dict(signer_handlers(signer))
+        if agent is not None:
+            # Imported for who pays on credit: it needs the extra of that name.
+            from farthing.clients.credit import credit_faces, credit_handlers  # noqa: PLC0415
+
+            faces += credit_faces(agent)
+            handlers |= credit_handlers(agent, directories)
+        payer = signer.address if signer is not None else agent.agent.origin if agent is not None else ""
+        if not payer:
+            message = "Buyer: somebody must pay; give it a signer, or an agent that pays on credit."
+            raise ConfigError(message)
         self.policy = policy
-        self.terms = Terms(policy, Registry(faces), networks, signer.address, session or secrets.token_hex(16))
+        self.terms = Terms(policy, Registry(faces), networks, payer, session or secrets.token_hex(16))
+        # Prices that may be promised unasked; None for a buyer that pays on chain alone.
+        self.remembered = None if agent is None else RememberedOffers()
         self._owns_journal = not isinstance(journal, Journal)
         self.journal = journal if isinstance(journal, Journal) else Journal(journal)
         self.performer = Performer(
-            {**system_handlers(), **signer_handlers(signer), **self.journal.handlers(), AskApproval: _asking(approve)}
+            {**system_handlers(), **handlers, **self.journal.handlers(), AskApproval: _asking(approve)}
         )
         self._watch = watch
 
@@ -100,7 +126,7 @@ class Buyer:
 
     @property
     def payer(self) -> str:
-        """The address that pays, as EIP-55 text."""
+        """The address that pays, as EIP-55 text; the agent's origin where it pays on credit alone."""
         return self.terms.payer
 
     def close(self) -> None:
@@ -185,10 +211,25 @@ class Exchange:
 
     def pay(self, demand: PaymentDemand) -> Flow[PaidRequest]:
         """From a 402 to a payment on record; see `farthing.buyer.prepare` for the errors."""
-        if self._buyer.watched:
+        remembered = self._buyer.remembered
+        if self._buyer.watched or remembered is not None:
             with contextlib.suppress(FarthingError):
-                self._buyer.tell(Offered(self._request, read_demand(demand)))
-        paid = yield from prepare(self._buyer.terms, self._request, demand)
+                received = read_demand(demand)
+                self._buyer.tell(Offered(self._request, received))
+                if remembered is not None:
+                    remembered.remember(self._request.authority, self._request.method, received)
+        return self._begun((yield from prepare(self._buyer.terms, self._request, demand)))
+
+    def pay_ahead(self, remembered: ReceivedOffers) -> Flow[PaidRequest | None]:
+        """From a price that is known to a promise on record, before anybody asks; None where it is not to be paid."""
+        try:
+            paid = yield from prepare_ahead(self._buyer.terms, self._request, remembered)
+        except PaymentError:
+            # Whatever speaks against it is told when the seller asks.
+            return None
+        return self._begun(paid)
+
+    def _begun(self, paid: PaidRequest) -> PaidRequest:
         self._purchase_id = paid.purchase_id
         self._buyer.journal.begin(paid.purchase_id)
         self._paid = paid
@@ -275,6 +316,13 @@ def refuse_own_header(names: Iterable[str]) -> None:
         if name.lower() in PAYMENT_HEADERS:
             message = f"The request has a {name.upper()} header already; the paying transport sets it, so leave it out."
             raise ConfigError(message)
+
+
+def signed_lines(paid: PaidRequest, answer: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The header lines of an answer that a seller signs, where the payment was a promise."""
+    if paid.promise is None:
+        return ()
+    return tuple((name, value) for name, value in answer if name.lower() in SIGNED_FIELDS)
 
 
 def demand_of(header: str | None, body: bytes, encoding: str) -> PaymentDemand:

@@ -27,6 +27,7 @@ from farthing.clients.buyer import (
     not_replayable,
     refuse_own_header,
     says_why_in_its_body,
+    signed_lines,
     with_body,
 )
 from farthing.errors import ConfigError
@@ -300,11 +301,13 @@ def _facts(request: Any) -> RequestFacts:
 
 
 def _with_payment(request: Any, paid: PaidRequest) -> Any:
-    # A request of its own: the client builds redirects from the one that it knows, which never has our header.
+    # A request of its own: the client builds redirects from the one that it knows, which never has our headers.
+    lines = [(name.encode(), value.encode()) for name, value in paid.lines]
+    brought = {name.lower() for name, _ in lines}
     return type(request)(
         request.method,
         request.url,
-        headers=[*request.headers.raw, (paid.wire.payment_header.encode(), paid.header.encode())],
+        headers=[*(each for each in request.headers.raw if each[0].lower() not in brought), *lines],
         stream=request.stream,
         extensions=request.extensions,
     )
@@ -321,7 +324,12 @@ def _encoding(response: Any) -> str:
 
 def _answer(response: Any, paid: PaidRequest) -> PaidAnswer:
     headers = response.headers
-    return PaidAnswer(response.status_code, headers.get(paid.wire.response_header), headers.get(PAYMENT_REQUIRED))
+    return PaidAnswer(
+        response.status_code,
+        headers.get(paid.wire.response_header),
+        headers.get(PAYMENT_REQUIRED),
+        lines=signed_lines(paid, headers.multi_items()),
+    )
 
 
 def _read_some(request: Any, response: Any) -> bytes:

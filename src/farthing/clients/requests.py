@@ -23,6 +23,7 @@ from farthing.clients.buyer import (
     not_replayable,
     refuse_own_header,
     says_why_in_its_body,
+    signed_lines,
     with_body,
 )
 from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
@@ -74,7 +75,8 @@ class PayingAdapter(BaseAdapter):
         with Exchange(self._buyer, _facts(request)) as exchange:
             paid = exchange.blocking(exchange.pay(demand))
             again = request.copy()
-            again.headers[paid.wire.payment_header] = paid.header
+            for name, value in paid.lines:
+                again.headers[name] = value
             try:
                 answer = self._inner.send(again, **options)
             except Exception as error:
@@ -156,7 +158,12 @@ def _facts(request: requests.PreparedRequest) -> RequestFacts:
 
 def _answer(response: requests.Response, paid: PaidRequest) -> PaidAnswer:
     headers = response.headers
-    answer = PaidAnswer(response.status_code, headers.get(paid.wire.response_header), headers.get(PAYMENT_REQUIRED))
+    answer = PaidAnswer(
+        response.status_code,
+        headers.get(paid.wire.response_header),
+        headers.get(PAYMENT_REQUIRED),
+        lines=signed_lines(paid, headers.items()),
+    )
     if says_why_in_its_body(answer):
         return with_body(answer, _read_some(response), headers.get("Content-Encoding", ""))
     return answer

@@ -22,6 +22,7 @@ from scrapy.exceptions import IgnoreRequest, NotConfigured
 from scrapy.utils.misc import load_object
 
 from farthing.buyer import PaidAnswer, PaidRequest, Policy, Receipt, describe_request
+from farthing.buyer.verdict import SIGNED_FIELDS
 from farthing.clients.buyer import (
     DEMAND_BODY_MAX_BYTES,
     Buyer,
@@ -29,6 +30,7 @@ from farthing.clients.buyer import (
     demand_of,
     refuse_own_header,
     says_why_in_its_body,
+    signed_lines,
     with_body,
 )
 from farthing.errors import ConfigError, FarthingError, PaymentError, PaymentUnknown, PolicyRefused
@@ -199,13 +201,18 @@ def _with_payment(request: Request, paid: PaidRequest) -> Request:
     # Never redirected with a payment on it, never taken from a cache, retried only by us (SAFETY B1, B5).
     meta = {**request.meta, _PAYING: True, "dont_redirect": True, "dont_retry": True, "dont_cache": True}
     again = request.replace(meta=meta, dont_filter=True)
-    again.headers[paid.wire.payment_header] = paid.header
+    for name, value in paid.lines:
+        again.headers[name] = value
     return again
 
 
 def _answer(response: Response, paid: PaidRequest) -> PaidAnswer:
+    lines = ((name, _header(response, name) or "") for name in SIGNED_FIELDS if response.headers.get(name) is not None)
     answer = PaidAnswer(
-        response.status, _header(response, paid.wire.response_header), _header(response, PAYMENT_REQUIRED)
+        response.status,
+        _header(response, paid.wire.response_header),
+        _header(response, PAYMENT_REQUIRED),
+        lines=signed_lines(paid, lines),
     )
     return with_body(answer, response.body[:DEMAND_BODY_MAX_BYTES], "") if says_why_in_its_body(answer) else answer
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -81,8 +82,9 @@ class HttpClient:
     A pool is closed by `aclose()`, or together with its loop. Safe to share between loops and threads.
     """
 
-    def __init__(self) -> None:
-        """Open nothing yet: a pool belongs to the loop that asks first."""
+    def __init__(self, *, resolver: Callable[[], AbstractResolver] | None = None) -> None:
+        """Open nothing yet: a pool belongs to the loop that asks first. `resolver` makes what looks names up."""
+        self._resolver = resolver
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
 
     async def request(
@@ -138,7 +140,7 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = self._pools[loop] = _Pool()
+            pool = self._pools[loop] = _Pool(self._resolver)
             # A loop closes its asynchronous generators before it ends (`asyncio.run`, uvicorn), and so the session.
             await anext(pool.keeper)
         return pool.session
@@ -147,9 +149,15 @@ class HttpClient:
 class _Pool:
     """A session and the generator that closes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolver: Callable[[], AbstractResolver] | None) -> None:
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEPALIVE_SECONDS),
+            connector=aiohttp.TCPConnector(
+                limit=CONNECTIONS_MAX,
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                resolver=None if resolver is None else resolver(),
+                # What was judged a while ago may be another address now.
+                use_dns_cache=resolver is None,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             max_line_size=HEADER_MAX_BYTES,

@@ -86,6 +86,11 @@ def signer_from_file(path: str | os.PathLike[str]) -> LocalSigner:
 
     Refused with `SignerError`: anything but a regular file, another owner's file, any bit for group or others.
     """
+    return _found(_find(read_private_file(path, max_bytes=KEY_FILE_MAX_BYTES)), f"the file {os.fspath(path)}")
+
+
+def read_private_file(path: str | os.PathLike[str], *, max_bytes: int) -> str:
+    """Read a file of secrets, or the beginning of a larger one, as text. Raises `SignerError` as above."""
     try:
         # Judged by the open descriptor, so that what was checked is what is read; a FIFO must not block.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -93,12 +98,11 @@ def signer_from_file(path: str | os.PathLike[str]) -> LocalSigner:
         raise SignerError(f"The key file {os.fspath(path)} can't be opened: {error.strerror}.") from None
     try:
         _check_private(os.fstat(descriptor), os.fspath(path))
-        signer = _find(os.read(descriptor, KEY_FILE_MAX_BYTES + 1).decode("ascii", "replace"))
+        return os.read(descriptor, max_bytes + 1).decode("ascii", "replace")
     except OSError as error:
         raise SignerError(f"The key file {os.fspath(path)} can't be read: {error.strerror}.") from None
     finally:
         os.close(descriptor)
-    return _found(signer, f"the file {os.fspath(path)}")
 
 
 def signer_handlers(signer: Signer) -> dict[type[Effect[Any]], Any]:
