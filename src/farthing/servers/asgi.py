@@ -17,6 +17,8 @@ from farthing.flow import Flow
 from farthing.protocol.versions import presented
 from farthing.seller.answers import Answer, problem
 from farthing.seller.conclude import abandon, delivered, not_begun, undelivered
+from farthing.seller.payment import Payment
+from farthing.seller.request import Request
 from farthing.seller.routes import Barred, Free, Preflight, Priced
 from farthing.seller.ticket import Conclusion, Deliver, Refuse, Release, Serve, Verdict
 from farthing.servers import preflight
@@ -33,7 +35,8 @@ from farthing.servers.asgi_wire import (
     read_body,
     send_answer,
 )
-from farthing.servers.gates import Holding, Streaming
+from farthing.servers.credit import HeldHead, admit_on_credit, commitment_in, given_back, payment_of
+from farthing.servers.gates import Gate, Holding, Streaming
 from farthing.servers.held import ResponseTooLarge, body_of, body_size
 from farthing.servers.marks import Passed, current
 from farthing.servers.seller import Seller
@@ -89,7 +92,9 @@ class PaymentMiddleware:
         if asked is None or not await self._unpaid.sent(asked, send):
             await self._judged(scope, receive, send, asked)
 
-    async def _judged(self, scope: Scope, receive: Receive, send: Send, asked: Asked | None) -> None:
+    async def _judged(  # noqa: PLR0911 - one for each thing that a request can turn out to be
+        self, scope: Scope, receive: Receive, send: Send, asked: Asked | None
+    ) -> None:
         pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         headers = dict(pairs)
         path, root_path = scope["path"], scope.get("root_path", "")
@@ -121,22 +126,39 @@ class PaymentMiddleware:
         if isinstance(request, Answer):
             await send_answer(send, request, head=method == "HEAD")
             return
+        replayed = Replayed(body, receive)
+        edge = self.seller.edge
+        promised = None if edge is None or not match.servable else commitment_in(request)
+        if edge is None or promised is None:
+            await self._paid(request, match, asked, scope, replayed, send)
+            return
+        on_credit = await uncut(
+            admit_on_credit(self.seller, edge, request, promised, scope=scope, body=body),
+            self.seller.performer,
+            given_back,
+        )
+        if isinstance(on_credit, Answer):
+            await send_answer(send, on_credit)
+        else:
+            gate = HeldHead(self, edge.signer, on_credit, replayed, send)
+            await self._work(gate, payment_of(on_credit), match, scope, replayed, send)
+
+    async def _paid(  # noqa: PLR0917 - what a door hands on
+        self, request: Request, match: Priced, asked: Asked | None, scope: Scope, receive: Replayed, send: Send
+    ) -> None:
+        """Have a request paid at once, or offer."""
         admitting = self.seller.admit(request, servable=match.servable)
         verdict = await uncut(admitting, self.seller.performer, _orphaned_verdict)
         if isinstance(verdict, Refuse):
             self._unpaid.keep(asked, match.route, verdict.answer)
-            await send_answer(send, verdict.answer, head=method == "HEAD")
+            await send_answer(send, verdict.answer, head=request.method == "HEAD")
         elif isinstance(verdict, Deliver):
             await self._deliver(verdict, receive, send)
         else:
-            await self._serve(verdict, match, scope, Replayed(body, receive), send)
+            await self._serve(verdict, match, scope, receive, send)
 
     async def _serve(self, verdict: Serve, match: Priced, scope: Scope, receive: Replayed, send: Send) -> None:
-        """Run the work with the payment in its scope."""
-        payment = verdict.ticket.payment
-        offered = cast("dict[str, Any]", scope.get("extensions") or {})
-        extensions = {name: value for name, value in offered.items() if not name.startswith(_BODY_EXTENSIONS)}
-        scope = {**scope, "extensions": extensions, SCOPE_KEY: payment}
+        """Run the work of a payment that was verified, or is settled."""
         gate: Holding | Streaming
         if verdict.settlement:
             if await receive.client_has_gone():
@@ -145,6 +167,15 @@ class PaymentMiddleware:
             gate = Streaming(self, verdict, receive, send)
         else:
             gate = Holding(self, verdict.ticket, receive, send)
+        await self._work(gate, verdict.ticket.payment, match, scope, receive, send)
+
+    async def _work(  # noqa: PLR0917 - what a door hands on
+        self, gate: Gate, payment: Payment, match: Priced, scope: Scope, receive: Replayed, send: Send
+    ) -> None:
+        """Run the application behind `gate`, with the payment in its scope."""
+        offered = cast("dict[str, Any]", scope.get("extensions") or {})
+        extensions = {name: value for name, value in offered.items() if not name.startswith(_BODY_EXTENSIONS)}
+        scope = {**scope, "extensions": extensions, SCOPE_KEY: payment}
         token = current.set(Passed(payment, match.route.mark))
         try:
             await self.app(scope, receive, gate)
@@ -161,10 +192,10 @@ class PaymentMiddleware:
         finally:
             current.reset(token)
 
-    async def _deliver(self, verdict: Deliver, receive: Receive, send: Send) -> None:
+    async def _deliver(self, verdict: Deliver, receive: Replayed, send: Send) -> None:
         """Send a response from the record."""
         response, ticket = verdict.response, verdict.ticket
-        if await Replayed(None, receive).client_has_gone():
+        if await receive.client_has_gone():
             await self.drive(undelivered(ticket))
             return
         await self.send_stored(tuple(encoded(response.headers)), verdict, send)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from farthing.protocol.versions import RESPONSE_HEADERS
 from farthing.seller.conclude import abandon, conclude, delivered, finish, succeeded, undelivered
@@ -15,6 +15,18 @@ from farthing.servers.keeping import keep_running
 
 if TYPE_CHECKING:
     from farthing.servers.asgi import PaymentMiddleware
+
+
+class Gate(Protocol):
+    """`send` for the application, which lets nothing out that is not paid for."""
+
+    async def __call__(self, message: Message) -> None:
+        """Take what the application sends."""
+        ...
+
+    async def fail(self) -> None:
+        """Let the payment go, where the work ended without a whole answer."""
+        ...
 
 
 class Holding:

@@ -27,6 +27,7 @@ import msgspec
 
 from farthing.errors import ConfigError, FarthingError
 from farthing.flow import Flow
+from farthing.mechanisms.batch_credit.seller import BatchCreditSeller
 from farthing.mechanisms.exact_evm import ExactEvmSeller
 from farthing.mechanisms.interface import SellerMechanism
 from farthing.mechanisms.registry import Registry
@@ -55,6 +56,7 @@ from farthing.seller.routes import (
 )
 from farthing.seller.states import PaymentFlow
 from farthing.seller.ticket import Verdict
+from farthing.servers.edge import Edge
 from farthing.servers.marks import AppRoute, Mark, app_routes, paid_mark
 from farthing.servers.verifying import Verifying
 from farthing.world.performers import Performer, system_handlers
@@ -81,7 +83,8 @@ class Seller:
     """A seller for any number of doors: one in each worker process, all of them on one store.
 
     `store` is the path of a SQLite file; `accepts` names several ways to be paid at once (`Terms`); `networks` is the
-    table of networks and tokens. Raises `ConfigError` for what can't work, where it is written.
+    table of networks and tokens; `edge` takes commitments, for routes with terms on its clearing network. Raises
+    `ConfigError` for what can't work, where it is written.
     """
 
     def __init__(
@@ -95,17 +98,19 @@ class Seller:
         accepts: Iterable[Terms] = (),
         networks: Networks = KNOWN,
         mechanisms: Iterable[SellerMechanism] | None = None,
+        edge: Edge | None = None,
         request_body_max_bytes: int = REQUEST_BODY_MAX_BYTES,
     ) -> None:
         """Check what can be checked without asking anybody, and open the store."""
         self.base_url = check_base_url(base_url)
-        self.networks = networks
+        self.edge = edge
+        self.networks = networks if edge is None else edge.with_currency(networks)
         self.request_body_max_bytes = request_body_max_bytes
         self.routes = RouteTable()
         self._pay_to, self._network = pay_to, network
         self._accepts = tuple(accepts)
         self._mechanisms: Registry[SellerMechanism] = Registry(
-            (ExactEvmSeller(networks),) if mechanisms is None else mechanisms
+            _usual_mechanisms(networks, edge) if mechanisms is None else mechanisms
         )
         self._marks: list[Mark] = []
         self._learnt: set[tuple[str, str, int]] = set()
@@ -113,10 +118,11 @@ class Seller:
         self.store = SellerStore(store)
         self.facilitator = facilitator
         verifying = Verifying(facilitator, self._kinds, self.store.name)
-        self.performer = Performer({**system_handlers(), **self.store.handlers(), **verifying.handlers()})
+        on_credit = {} if edge is None else edge.handlers()
+        self.performer = Performer({**system_handlers(), **self.store.handlers(), **verifying.handlers(), **on_credit})
 
     def close(self) -> None:
-        """Close the store. The facilitator is its maker's to close."""
+        """Close the store. Facilitator and edge are their maker's to close."""
         self.store.close()
 
     def price(
@@ -347,6 +353,11 @@ class Seller:
 
     def _kinds(self) -> set[tuple[str, str]]:
         return {(way.terms.scheme, way.terms.network) for route in self.routes.routes for way in route.ways}
+
+
+def _usual_mechanisms(networks: Networks, edge: Edge | None) -> tuple[SellerMechanism, ...]:
+    exact = ExactEvmSeller(networks)
+    return (exact,) if edge is None else (exact, BatchCreditSeller(clearing_house=edge.clearing_house))
 
 
 def _names_method(member: str) -> bool:

@@ -77,6 +77,10 @@ class FileLock:
         self._granted = None
         return True
 
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody has it, without waiting."""
+        return self._granted is None and _try_lock(self._descriptor)
+
     def release(self) -> None:
         """Give the lock back."""
         _unlock(self._descriptor)

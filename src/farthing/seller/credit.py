@@ -1,0 +1,298 @@
+"""Credit: what an edge does with a request that carries a commitment, before and after its work.
+
+Verified without asking anybody: the signature with a key that is known here, the price with today's offer, the credit
+with a lease that this edge holds. A commitment is *taken* (its nonce and its place in the lease, in memory), the work
+is done, and only a 2xx makes it durable, before the first byte of the answer goes out; anything else gives it back.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from farthing.errors import FarthingError, RemoteProtocolError, StoreError
+from farthing.flow import Effect, Flow, Now
+from farthing.mechanisms.batch_credit import (
+    SignedCommitment,
+    UnknownKey,
+    settlement_of,
+    sign_receipt,
+    verify_commitment,
+)
+from farthing.mechanisms.batch_credit.reasons import BLOCKED, PAYMENT_FAILED, REPLAYED, SIGNATURE_AGENT_UNKNOWN
+from farthing.mechanisms.batch_credit.verify import Keys
+from farthing.mechanisms.interface import Refusal
+from farthing.networks import KNOWN, Networks
+from farthing.protocol.clearing import Commitment
+from farthing.protocol.codec import pack_header
+from farthing.protocol.http import PAYMENT_RESPONSE
+from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse
+from farthing.seller.answers import (
+    RETRY_AFTER_OUTAGE_SECONDS,
+    RETRY_AFTER_SECONDS,
+    Answer,
+    bad_payment,
+    payment_required,
+    problem,
+)
+from farthing.seller.offers import Mismatch, Offered, match_offer, offers_for, payment_required_for
+from farthing.seller.request import Request
+from farthing.signatures.digest import content_digest
+from farthing.signatures.keys import MessageSigner, PublicKey
+from farthing.signatures.messages import HttpRequest
+
+# Reasons of our own, beside the scheme's: they stand in `extra.reason` of the refusal.
+CREDIT_USED: Final = "credit_used"
+CLEARING_AWAY: Final = "clearing_house_away"
+
+
+class FetchKey(Effect[PublicKey | None], frozen=True):
+    """Have an agent's key directory read, where the agent has an account; None where there is no such key."""
+
+    agent: str
+    key_id: str
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A commitment is taken: its nonce, and `amount` of a lease, until it is committed or given back."""
+
+    lease: str
+    number: int
+
+
+class NotTaken(msgspec.Struct, frozen=True):
+    """It is not: `under_way` and `committed` are said of a copy, `nonce_used` of another promise under its nonce.
+
+    The others say why there is no credit.
+    """
+
+    why: Literal["under_way", "committed", "nonce_used", "unknown_payer", "suspended", "credit_used", "away"]
+    detail: str = ""
+
+
+class TakeCommitment(Effect[Taken | NotTaken], frozen=True):
+    """Take a verified commitment, or say why not. Asks the clearing house only where no lease has room."""
+
+    commitment: SignedCommitment
+
+
+class GiveBack(Effect[None], frozen=True):
+    """Give a taken commitment back: nothing is charged."""
+
+    commitment: SignedCommitment
+    taken: Taken
+
+
+class Commit(Effect[Literal["committed", "known"]], frozen=True):
+    """Put a commitment into the log; durable when answered. `known`: another process on this log was first."""
+
+    commitment: SignedCommitment
+    taken: Taken
+    line: Commitment
+
+
+class NoteSent(Effect[None], frozen=True):
+    """Note, without waiting, that the answer to a commitment went out whole."""
+
+    payer: str
+    commitment_id: str
+
+
+class CreditTicket(msgspec.Struct, frozen=True):
+    """A taken commitment on its way through the work."""
+
+    commitment: SignedCommitment
+    taken: Taken
+    message: HttpRequest
+    requirements: PaymentRequirements
+    shared_cache: bool
+
+
+class OnCredit(msgspec.Struct, frozen=True):
+    """The answer to a commitment: headers to be added, once the commitment is on record."""
+
+    settlement: str
+    headers: tuple[tuple[str, str], ...]
+
+
+CreditVerdict: TypeAlias = CreditTicket | Answer
+
+
+def admit_commitment(
+    request: Request,
+    message: HttpRequest,
+    payment: PaymentPayload,
+    *,
+    body: bytes,
+    keys: Keys,
+    networks: Networks = KNOWN,
+) -> Flow[CreditVerdict]:
+    """Judge a request with a commitment: a ticket for the work, or the answer that refuses it.
+
+    `message` is the request as its signature sees it, under the authority of the configuration (never Host's).
+    """
+    offers = offers_for(request)
+    try:
+        offer = match_offer(payment, request, offers)
+    except RemoteProtocolError as error:
+        return bad_payment(error.message, error.path)
+    if isinstance(offer, Mismatch):
+        return _refused(request, offers, networks, offer.reason, offer.message, network=offer.network)
+    network = offer.requirements.network
+    now_seconds = yield from Now()
+    verdict = yield from _verify(request, message, payment, offer, body=body, keys=keys, now_seconds=now_seconds)
+    if isinstance(verdict, Refusal):
+        return _refused(request, offers, networks, verdict.reason, verdict.message, network=network)
+    taken = yield from TakeCommitment(verdict)
+    if isinstance(taken, NotTaken):
+        return _not_taken(request, networks, verdict, taken, now_seconds)
+    return CreditTicket(verdict, taken, message, offer.requirements, request.route.shared_cache)
+
+
+def _verify(
+    request: Request,
+    message: HttpRequest,
+    payment: PaymentPayload,
+    offer: Offered,
+    *,
+    body: bytes,
+    keys: Keys,
+    now_seconds: int,
+) -> Flow[SignedCommitment | Refusal]:
+    def judge(known: Keys) -> SignedCommitment | UnknownKey | Refusal:
+        return verify_commitment(
+            message,
+            offer=offer.requirements,
+            keys=known,
+            now_seconds=now_seconds,
+            body=body,
+            payment=payment,
+            resource=request.url,
+        )
+
+    verdict = judge(keys)
+    if not isinstance(verdict, UnknownKey):
+        return verdict
+    agent, key_id = verdict.agent, verdict.key_id
+    try:
+        found = yield from FetchKey(agent, key_id)
+    except FarthingError as error:
+        return Refusal(SIGNATURE_AGENT_UNKNOWN, f"the key directory of {agent} can't be read: {error}")
+    if found is not None:
+        key = found
+        verdict = judge(lambda _agent, _key_id: key)
+    if isinstance(verdict, UnknownKey):
+        return Refusal(SIGNATURE_AGENT_UNKNOWN, f"{agent} has no account here, or its directory no key {key_id}")
+    return verdict
+
+
+def conclude_commitment(
+    ticket: CreditTicket, *, status: int, body: bytes | None, signer: MessageSigner
+) -> Flow[OnCredit | Answer]:
+    """Put the commitment of a 2xx on record, and sign the answer to it; or give the answer that replaces it.
+
+    `body` is the whole body where it is buffered: its digest is under the receipt then. None where it streams.
+    """
+    commitment = ticket.commitment
+    now_seconds = yield from Now()
+    settlement = pack_header(settlement_of(commitment, now_seconds=now_seconds))
+    digest = None if body is None else content_digest(body)
+    lines, receipt = sign_receipt(
+        commitment,
+        ticket.message,
+        status=status,
+        payment_response=settlement,
+        signer=signer,
+        now_seconds=now_seconds,
+        digest=digest,
+    )
+    line = commitment.line(committed=now_seconds, lease=ticket.taken.lease, receipt=receipt)
+    try:
+        is_new = yield from Commit(commitment, ticket.taken, line)
+    except StoreError:
+        return problem(
+            503,
+            "store-unavailable",
+            "The log can't be written",
+            "Your promise is not on record and will not be billed; send the same request again.",
+            retry_after_seconds=RETRY_AFTER_OUTAGE_SECONDS,
+        )
+    if not is_new:
+        return _committed(commitment, now_seconds)
+    headers = lines if digest is None else (*lines, ("content-digest", digest))
+    return OnCredit(settlement, headers)
+
+
+def give_back(ticket: CreditTicket) -> Flow[None]:
+    """Let a commitment go whose work failed: nothing is charged."""
+    yield from GiveBack(ticket.commitment, ticket.taken)
+
+
+def sent(ticket: CreditTicket) -> Flow[None]:
+    """Note that all bytes of the answer went out."""
+    yield from NoteSent(ticket.commitment.signed.payer, ticket.commitment.commitment_id)
+
+
+def _not_taken(
+    request: Request, networks: Networks, commitment: SignedCommitment, why: NotTaken, now_seconds: int
+) -> Answer:
+    network, offers = commitment.signed.network, offers_for(request)
+    if why.why == "committed":
+        return _committed(commitment, now_seconds)
+    if why.why == "under_way":
+        return problem(
+            409,
+            "payment-in-progress",
+            "This promise is being served",
+            "A copy of this request is at work; ask again in a moment.",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+            commitmentId=commitment.commitment_id,
+        )
+    if why.why == "nonce_used":
+        said = "another promise of this agent has the same nonce"
+        return _refused(request, offers, networks, REPLAYED, said, network=network, payer=commitment.signed.payer)
+    if why.why in {"unknown_payer", "suspended"}:
+        reason = SIGNATURE_AGENT_UNKNOWN if why.why == "unknown_payer" else BLOCKED
+        return _refused(request, offers, networks, reason, why.detail, network=network, payer=commitment.signed.payer)
+    own = CREDIT_USED if why.why == "credit_used" else CLEARING_AWAY
+    payer = commitment.signed.payer
+    return _refused(request, offers, networks, PAYMENT_FAILED, why.detail, network=network, payer=payer, own=own)
+
+
+def _committed(commitment: SignedCommitment, now_seconds: int) -> Answer:
+    """Answer a copy of what is on record: it is billed once, and not served again (SAFETY C3)."""
+    answer = problem(
+        409,
+        "commitment-known",
+        "This promise was served",
+        "It is on record and will be billed once; a new request makes a new promise.",
+        commitmentId=commitment.commitment_id,
+    )
+    header = (PAYMENT_RESPONSE.lower(), pack_header(settlement_of(commitment, now_seconds=now_seconds)))
+    return Answer(answer.status, (*answer.headers, header), answer.body)
+
+
+def _refused(
+    request: Request,
+    offers: tuple[Offered, ...],
+    networks: Networks,
+    reason: str,
+    message: str,
+    *,
+    network: str,
+    payer: str | None = None,
+    own: str = "",
+) -> Answer:
+    """Refuse with the reason and the offers: nothing of this promise can be billed, so that anew is never twice."""
+    settlement = SettlementResponse(
+        success=False,
+        transaction="",
+        network=network,
+        payer=payer,
+        error_reason=reason,
+        error_message=message,
+        extra={"reason": own} if own else None,
+    )
+    said = payment_required_for(request, offers, f"{reason}: {message}")
+    return payment_required(said, html=request.prefers_html, settlement=settlement, networks=networks)

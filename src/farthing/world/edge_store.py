@@ -1,0 +1,264 @@
+"""The log of an edge: commitments in the order in which they became durable, until the clearing house has them.
+
+A commitment is one row, inserted with its group and never changed. An upload is a range of rows, fixed before it is
+sent. One process writes for one label (`farthing.world.edge_label`); several may share a file, whose unique index lets
+one of them alone have a commitment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from farthing.protocol.clearing import KeyRecord
+from farthing.world.pending import Pending
+from farthing.world.sqlite import Database, load_migrations
+
+_LOG: Final = (
+    "INSERT INTO edge_commitment (edge, payer, id, nonce, expires, lease, amount, key_id, line) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (payer, id) DO NOTHING"
+)
+_COUNT: Final = "UPDATE edge_lease SET count = count + ?, spent = spent + ? WHERE lease = ?"
+_NOTE: Final = "INSERT INTO edge_sent (edge, seq) SELECT edge, seq FROM edge_commitment WHERE payer = ? AND id = ?"
+_RECENT: Final = "SELECT payer, nonce, id, expires FROM edge_commitment WHERE expires >= ?"
+_IS_LOGGED: Final = "SELECT 1 FROM edge_commitment WHERE payer = ? AND id = ?"
+_CURSOR: Final = "SELECT COALESCE(MAX(last_seq), 0), COALESCE(MAX(last_note), 0) FROM edge_upload WHERE edge = ?"
+_SEQUENCE: Final = "SELECT COALESCE(MAX(sequence), 0) FROM edge_upload WHERE edge = ? AND epoch = ?"
+_LINES: Final = "SELECT seq, payer, key_id, line FROM edge_commitment WHERE edge = ? AND seq > ? ORDER BY seq LIMIT ?"
+_NOTES: Final = (
+    "SELECT s.note, s.seq, c.payer, c.id FROM edge_sent s JOIN edge_commitment c ON c.seq = s.seq "
+    "WHERE s.edge = ? AND s.note > ? ORDER BY s.note LIMIT ?"
+)
+_ADD_UPLOAD: Final = (
+    "INSERT INTO edge_upload (edge, epoch, sequence, last_seq, last_note, made_at, body, answer) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_PENDING: Final = (
+    "SELECT epoch, sequence, last_seq, last_note, made_at, body FROM edge_upload "
+    "WHERE edge = ? AND length(body) > 0 ORDER BY epoch, sequence LIMIT 1"
+)
+_ACKNOWLEDGE: Final = "UPDATE edge_upload SET body = ?, answer = ? WHERE edge = ? AND epoch = ? AND sequence = ?"
+_WAITING: Final = "SELECT COUNT(*) FROM edge_commitment WHERE edge = ? AND seq > ?"
+_ACKNOWLEDGED: Final = (
+    "SELECT COALESCE(MAX(last_seq), 0), COALESCE(MAX(last_note), 0) FROM edge_upload "
+    "WHERE edge = ? AND length(body) = 0"
+)
+_PRUNE: Final = (
+    "DELETE FROM edge_commitment WHERE edge = ? AND seq <= ? AND expires < ? "
+    "AND NOT EXISTS (SELECT 1 FROM edge_sent s WHERE s.seq = edge_commitment.seq AND s.note > ?)"
+)
+_PRUNE_NOTES: Final = "DELETE FROM edge_sent WHERE edge = ? AND note <= ?"
+_ADD_KEY: Final = (
+    "INSERT INTO edge_key (directory, thumbprint, record) VALUES (?, ?, ?) ON CONFLICT (directory, thumbprint) "
+    "DO NOTHING"
+)
+_FIND_KEY: Final = "SELECT record FROM edge_key WHERE directory = ? AND thumbprint = ?"
+_KEYS: Final = "SELECT record FROM edge_key"
+_ADD_LEASE: Final = (
+    "INSERT INTO edge_lease (lease, edge, epoch, payer, amount, count, spent, state) VALUES (?, ?, ?, ?, ?, 0, 0, ?) "
+    "ON CONFLICT (lease) DO NOTHING"
+)
+_OPEN_LEASES: Final = (
+    "SELECT lease, epoch, payer, amount, count, spent FROM edge_lease WHERE edge = ? AND state = ? ORDER BY lease"
+)
+_CLOSE_LEASE: Final = "UPDATE edge_lease SET state = ? WHERE lease = ?"
+_LEASE_UPLOADED: Final = "SELECT COUNT(*) FROM edge_commitment WHERE edge = ? AND lease = ? AND seq > ?"
+
+OPEN: Final = "open"
+CLOSED: Final = "closed"
+# Keys that are read back at the start: an edge has as many agents as a publisher has crawlers.
+_KEYS_MAX: Final = 100_000
+
+_key_decoder = msgspec.json.Decoder(KeyRecord)
+
+
+class LoggedLine(msgspec.Struct, frozen=True):
+    """A commitment on its way into the log. `line` is the JSON of `protocol.clearing.Commitment`."""
+
+    payer: str
+    id: str
+    nonce: str
+    expires: int
+    lease: str
+    amount: int
+    key_id: str
+    line: bytes
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A commitment that is not uploaded yet."""
+
+    seq: int
+    payer: str
+    key_id: str
+    line: bytes
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A note that an answer went out whole."""
+
+    note: int
+    seq: int
+    payer: str
+    id: str
+
+
+class UploadRecord(msgspec.Struct, frozen=True):
+    """An upload as it is sent, as often as need be."""
+
+    epoch: int
+    sequence: int
+    last_seq: int
+    last_note: int
+    made_at: int
+    body: bytes
+
+
+class LeaseRecord(msgspec.Struct, frozen=True):
+    """A lease, and what was committed under it."""
+
+    lease: str
+    epoch: int
+    payer: str
+    amount: int
+    count: int
+    spent: int
+
+
+class EdgeStore:
+    """The log's file, for the process that holds `edge`."""
+
+    def __init__(self, path: str | Path, edge: str) -> None:
+        """Open or make the file. Raises `StoreError`."""
+        self.edge = edge
+        self._database = Database(path, migrations=load_migrations("edge"))
+
+    def close(self) -> None:
+        """Write what was submitted, and close."""
+        self._database.close()
+
+    # The log
+
+    def log(self, line: LoggedLine) -> Pending[bool]:
+        """Append a commitment; True once it is durable, False where it is there already."""
+        return self._database.join(self._log_together, line)
+
+    def note_sent(self, payer: str, commitment_id: str) -> None:
+        """Note, without waiting, that an answer went out whole."""
+        self._database.join(_note_together, (payer, commitment_id), awaited=False)
+
+    def is_logged(self, payer: str, commitment_id: str) -> bool:
+        """Tell whether a commitment is on record here, by whichever process."""
+        return bool(self._database.fetch(_IS_LOGGED, (payer, commitment_id)))
+
+    def recent(self, since_seconds: int) -> list[tuple[str, str, str, int]]:
+        """Give (payer, nonce, id, expires) of the commitments that expire at `since_seconds` or later."""
+        return [(row[0], row[1], row[2], row[3]) for row in self._database.fetch(_RECENT, (since_seconds,))]
+
+    def _log_together(self, connection: Any, lines: list[LoggedLine]) -> list[bool]:
+        new: list[bool] = []
+        spent: dict[str, tuple[int, int]] = {}
+        for line in lines:
+            row = (self.edge, line.payer, line.id, line.nonce, line.expires, line.lease, line.amount, line.key_id)
+            is_new = connection.execute(_LOG, (*row, line.line)).rowcount == 1
+            new.append(is_new)
+            if is_new and line.lease:
+                count, amount = spent.get(line.lease, (0, 0))
+                spent[line.lease] = (count + 1, amount + line.amount)
+        for lease, (count, amount) in spent.items():
+            connection.execute(_COUNT, (count, amount, lease))
+        return new
+
+    # Uploads
+
+    def waiting(self, limit: int) -> tuple[list[Waiting], list[Note], int, int]:
+        """Give what is in no upload yet, at most `limit` of each: lines, notes, and up to where uploads have come."""
+        last_seq, last_note = self._database.fetch(_CURSOR, (self.edge,))[0]
+        lines = [Waiting(*row) for row in self._database.fetch(_LINES, (self.edge, last_seq, limit))]
+        notes = [Note(*row) for row in self._database.fetch(_NOTES, (self.edge, last_note, limit))]
+        return lines, notes, last_seq, last_note
+
+    def behind(self) -> int:
+        """Count the commitments that the clearing house does not have."""
+        acknowledged = self._database.fetch(_ACKNOWLEDGED, (self.edge,))[0][0]
+        return int(self._database.fetch(_WAITING, (self.edge, acknowledged))[0][0])
+
+    def next_sequence(self, epoch: int) -> int:
+        """Give the number of the next upload of this life."""
+        return int(self._database.fetch(_SEQUENCE, (self.edge, epoch))[0][0]) + 1
+
+    def add_upload(self, upload: UploadRecord) -> Pending[None]:
+        """Fix an upload."""
+        row = (self.edge, upload.epoch, upload.sequence, upload.last_seq, upload.last_note, upload.made_at, upload.body)
+        return self._database.submit(lambda connection: _run(connection, _ADD_UPLOAD, (*row, b"")))
+
+    def pending_upload(self) -> UploadRecord | None:
+        """Give the oldest upload that the clearing house has not answered."""
+        rows = self._database.fetch(_PENDING, (self.edge,))
+        if not rows:
+            return None
+        epoch, sequence, last_seq, last_note, made_at, body = rows[0]
+        return UploadRecord(epoch, sequence, last_seq, last_note, made_at, bytes(body))
+
+    def acknowledge(self, upload: UploadRecord, answer: bytes) -> Pending[None]:
+        """Note the clearing house's answer: what was uploaded may be forgotten."""
+        row = (b"", answer, self.edge, upload.epoch, upload.sequence)
+        return self._database.submit(lambda connection: _run(connection, _ACKNOWLEDGE, row))
+
+    def prune(self, before_seconds: int) -> Pending[None]:
+        """Drop what the clearing house has and no copy can come of any more (it expired before `before_seconds`)."""
+        last_seq, last_note = self._database.fetch(_ACKNOWLEDGED, (self.edge,))[0]
+
+        def drop(connection: Any) -> None:
+            connection.execute(_PRUNE_NOTES, (self.edge, last_note))
+            connection.execute(_PRUNE, (self.edge, last_seq, before_seconds, last_note))
+
+        return self._database.submit(drop)
+
+    # Keys
+
+    def add_key(self, record: KeyRecord) -> Pending[None]:
+        """Archive a key as it was found; the first record of a key stands."""
+        row = (record.directory, record.thumbprint, msgspec.json.encode(record))
+        return self._database.submit(lambda connection: _run(connection, _ADD_KEY, row))
+
+    def find_key(self, directory: str, thumbprint: str) -> KeyRecord | None:
+        """Find an archived key."""
+        rows = self._database.fetch(_FIND_KEY, (directory, thumbprint))
+        return _key_decoder.decode(rows[0][0]) if rows else None
+
+    def keys(self) -> list[KeyRecord]:
+        """Give the archive."""
+        return [_key_decoder.decode(row[0]) for row in self._database.fetch(f"{_KEYS} LIMIT {_KEYS_MAX}")]
+
+    # Leases
+
+    def add_lease(self, lease: str, epoch: int, payer: str, amount: int) -> Pending[None]:
+        """Put a lease on record, before anything is committed under it."""
+        row = (lease, self.edge, epoch, payer, amount, OPEN)
+        return self._database.submit(lambda connection: _run(connection, _ADD_LEASE, row))
+
+    def open_leases(self) -> list[LeaseRecord]:
+        """Give the leases that are not given back."""
+        return [LeaseRecord(*row) for row in self._database.fetch(_OPEN_LEASES, (self.edge, OPEN))]
+
+    def lease_is_uploaded(self, lease: str) -> bool:
+        """Tell whether the clearing house has every line of a lease."""
+        acknowledged = self._database.fetch(_ACKNOWLEDGED, (self.edge,))[0][0]
+        return not self._database.fetch(_LEASE_UPLOADED, (self.edge, lease, acknowledged))[0][0]
+
+    def close_lease(self, lease: str) -> Pending[None]:
+        """Note that a lease was given back."""
+        return self._database.submit(lambda connection: _run(connection, _CLOSE_LEASE, (CLOSED, lease)))
+
+
+def _note_together(connection: Any, notes: list[tuple[str, str]]) -> list[None]:
+    for payer, commitment_id in notes:
+        connection.execute(_NOTE, (payer, commitment_id))
+    return [None] * len(notes)
+
+
+def _run(connection: Any, sql: str, parameters: tuple[Any, ...]) -> None:
+    connection.execute(sql, parameters)

@@ -1,0 +1,213 @@
+"""An edge serves for promises: verified, logged before the first byte, billed once, given back where nothing came."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from farthing.signatures import HttpRequest, HttpResponse, gather_fields, read_signatures, verify
+
+if TYPE_CHECKING:
+    from tests.edge.edge_town import Town
+
+
+def lines(town: Town) -> dict[str, dict[str, Any]]:
+    return town.house.lines
+
+
+def test_C2_a_page_is_served_logged_and_uploaded_once(town: Town) -> None:
+    answer, _, commitment_id = town.buy("/page/1")
+    assert (answer.status, answer.body) == (200, b"the text of /page/1")
+    assert answer.commitment_id == commitment_id
+    assert answer.settlement is not None
+    assert answer.settlement.success
+    town.house.wait(lambda: commitment_id in town.house.sent)
+    line = lines(town)[commitment_id]
+    assert (line["payer"], line["payee"], line["amount"]) == (town.crawler.origin, "site.example", "1000")
+    assert line["resource"] == f"{town.url}/page/1"
+    assert line["key"] in town.house.keys
+    town.edges[0].close()
+
+
+def test_the_receipt_is_the_sellers_signature_over_its_answer(town: Town) -> None:
+    answer, signed, _ = town.buy("/page/1")
+    request = HttpRequest("GET", town.url.removeprefix("http://"), "/page/1", "", gather_fields(signed.items()), "http")
+    response = HttpResponse(200, gather_fields(answer.headers.multi_items()), request)
+    receipt = next(each for each in read_signatures(response.fields) if each.params.tag == "x402-response")
+    assert receipt.covers("content-digest")
+    from edge_town import SELLER_KEY  # noqa: PLC0415 - beside this file
+
+    assert verify(response, receipt, SELLER_KEY.public_key)
+
+
+@pytest.mark.parametrize("path", ["/fails", "/moved", "/raises"])
+def test_S2_what_fails_is_not_charged_and_the_same_promise_may_come_again(town: Town, path: str) -> None:
+    answer, signed, _ = town.buy(path)
+    assert answer.status in {500, 307}
+    assert answer.settlement is None
+    again = town.send(path, signed)
+    assert again.status == answer.status
+    assert town.ran == [path, path]
+    assert lines(town) == {}
+
+
+def test_C3_a_copy_is_answered_and_never_served_or_billed_again(town: Town) -> None:
+    answer, signed, commitment_id = town.buy("/page/1")
+    again = town.send("/page/1", signed)
+    assert (answer.status, again.status) == (200, 409)
+    assert again.commitment_id == commitment_id
+    assert town.ran == ["/page/1"]
+    town.house.wait(lambda: commitment_id in lines(town))
+    assert len(lines(town)) == 1
+
+
+def test_C3_copies_at_once_are_served_once(town: Town) -> None:
+    signed, _ = town.crawler.sign(town.url + "/slow", town.offer("/slow"))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        sending = [pool.submit(town.send, "/slow", signed) for _ in range(8)]
+        done, _ = concurrent.futures.wait(sending, timeout=30, return_when=concurrent.futures.FIRST_COMPLETED)
+        assert done
+        town.go_on.set()
+        statuses = sorted(each.result().status for each in sending)
+    assert statuses == [200] + [409] * 7
+    assert town.ran == ["/slow"]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "body"), [("/page/2", "GET", b""), ("/page/1?x=1", "GET", b""), ("/echo", "POST", b"a")]
+)
+def test_C3_captured_headers_open_nothing_else(town: Town, path: str, method: str, body: bytes) -> None:
+    _, signed, _ = town.buy("/page/1")
+    answer = town.send(path, signed, method=method, body=body)
+    assert answer.status in {400, 402}
+    assert town.ran == ["/page/1"]
+
+
+def test_C3_another_body_under_the_same_signature_is_refused(town: Town) -> None:
+    answer, signed, _ = town.buy("/echo", method="POST", body=b"hello")
+    assert (answer.status, answer.body) == (200, b"hello")
+    other, _ = town.crawler.sign(town.url + "/echo", town.offer("/echo", method="POST"), method="POST", body=b"one")
+    assert town.send("/echo", other, method="POST", body=b"two").status == 402
+    assert town.ran == ["/echo"]
+    assert signed["Content-Digest"]
+
+
+def test_C3_two_promises_under_one_nonce_are_one_too_many(town: Town) -> None:
+    nonce = b"n" * 64
+    first, _, _ = town.buy("/page/1", nonce=nonce)
+    second, _, _ = town.buy("/page/2", nonce=nonce)
+    assert (first.status, second.status) == (200, 402)
+    assert second.settlement is not None
+    assert second.settlement.error_reason == "commitment_replayed"
+
+
+def test_S8_a_paid_answer_is_private_and_keeps_its_headers(town: Town) -> None:
+    answer, _, _ = town.buy("/cookies")
+    assert "public" not in answer.headers["Cache-Control"]
+    assert len(answer.headers.get_list("Set-Cookie")) == 2
+
+
+def test_a_stream_is_on_record_before_its_first_byte(town: Town) -> None:
+    answer, _, commitment_id = town.buy("/stream")
+    assert answer.body == b"part 0;part 1;part 2;"
+    assert answer.commitment_id == commitment_id
+    assert "Content-Digest" not in answer.headers
+    town.house.wait(lambda: commitment_id in town.house.sent)
+
+
+def test_A2_a_stranger_makes_nothing_fetched(town: Town) -> None:
+    from edge_town import Crawler  # noqa: PLC0415 - beside this file
+
+    stranger = Crawler("https://stranger.example", b"\x09")
+    answer, _, _ = town.buy("/page/1", crawler=stranger)
+    assert answer.status == 402
+    assert answer.settlement is not None
+    assert answer.settlement.error_reason == "signature_agent_unknown"
+    assert town.directory.fetched == []
+
+
+def test_a_directory_that_lies_or_fails_opens_nothing(town: Town) -> None:
+    from edge_town import Crawler  # noqa: PLC0415 - beside this file
+
+    liar = Crawler("https://liar.example", b"\x0a")
+    town.house.credit[liar.origin] = 10**9
+    assert town.buy("/page/1", crawler=liar)[0].status == 402
+    town.directory.published[liar.origin, liar.agent.key_id] = town.crawler.key.public_key
+    assert town.buy("/page/1", crawler=liar)[0].status == 402
+    town.directory.trouble = "The directory does not answer."
+    assert town.buy("/page/1", crawler=liar)[0].status == 402
+    assert town.ran == []
+
+
+def test_C4_two_edges_spend_no_more_than_the_credit(town: Town) -> None:
+    other = town.open_site("edge-2", lease_amount=2_000)
+    first = town.open_site("edge-3", lease_amount=2_000)
+    town.house.credit[town.crawler.origin] = 5_000
+    statuses = [town.buy(f"/page/{n}", url=url)[0].status for n in range(5) for url in (first, other)]
+    assert statuses.count(200) == 5
+    assert set(statuses) == {200, 402}
+
+
+def test_a_suspended_payer_is_told_so(town: Town) -> None:
+    town.house.refusals[town.crawler.origin] = "suspended"
+    answer, _, _ = town.buy("/page/1")
+    assert answer.status == 402
+    assert answer.settlement is not None
+    # The directory is read for who has an account in good standing alone.
+    assert answer.settlement.error_reason in {"blocked", "signature_agent_unknown"}
+
+
+def test_C2_with_the_clearing_house_away_the_edge_serves_on_and_catches_up(town: Town) -> None:
+    town.buy("/page/0")
+    town.house.away = True
+    bought = [town.buy(f"/page/{n}") for n in range(1, 6)]
+    assert [answer.status for answer, _, _ in bought] == [200] * 5
+    town.house.away = False
+    town.house.wait(lambda: all(commitment_id in lines(town) for _, _, commitment_id in bought))
+    assert len(lines(town)) == 6
+
+
+def test_nobody_new_is_taken_with_the_clearing_house_away(town: Town) -> None:
+    town.house.away = True
+    answer, _, _ = town.buy("/page/1")
+    assert answer.status == 402
+    assert town.ran == []
+
+
+def test_C2_an_upload_whose_answer_was_lost_is_sent_again_as_it_was(town: Town) -> None:
+    town.house.forget_answer = True
+    _, _, commitment_id = town.buy("/page/1")
+    town.house.wait(lambda: sum(any(line.get("id") == commitment_id for line in up) for up in town.house.uploads) >= 2)
+    assert len(lines(town)) == 1
+
+
+def test_C2_what_was_logged_is_uploaded_by_the_next_process_and_its_nonces_are_known(town: Town) -> None:
+    town.buy("/page/0")
+    town.house.away = True
+    _, signed, commitment_id = town.buy("/page/1")
+    town.edges[0].close(0.1)
+    assert commitment_id not in lines(town)
+    town.house.away = False
+    url = town.open_site("edge-1")
+    assert town.edges[-1].offline_seconds >= 0
+    town.house.wait(lambda: commitment_id in lines(town))
+    # Under another port the request is another; the log itself knows the commitment.
+    assert town.send("/page/1", signed, url=url).status == 402
+
+
+def test_leases_are_given_back_once_all_is_uploaded(town: Town) -> None:
+    town.house.lease_seconds = 1
+    _, _, commitment_id = town.buy("/page/1")
+    town.house.wait(lambda: commitment_id in lines(town) and bool(town.house.closed))
+    closed = next(iter(town.house.closed.values()))
+    assert (closed["count"], closed["total"]) == (1, "1000")
+
+
+def test_two_processes_of_one_store_have_a_label_each(town: Town) -> None:
+    url = town.open_site("edge-1", store="edge-1.sqlite")
+    _, _, first = town.buy("/page/1")
+    _, _, second = town.buy("/page/2", url=url)
+    town.house.wait(lambda: {first, second} <= set(lines(town)))
+    assert {up[0]["edge"] for up in town.house.uploads} == {"edge-1", "edge-1.2"}
