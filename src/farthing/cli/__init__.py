@@ -11,6 +11,7 @@ from farthing.cli.crawl import crawl
 from farthing.cli.demo import demo
 from farthing.cli.devnet import devnet
 from farthing.cli.facilitator import facilitator
+from farthing.cli.facilitator_reconcile import reconcile as facilitator_reconcile
 from farthing.cli.get import delete, get, head, post, put
 from farthing.cli.inspect import inspect
 from farthing.cli.key import key
@@ -35,7 +36,10 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("devnet")(devnet)
-app.command("facilitator")(facilitator)
+facilitating = typer.Typer(name="facilitator", invoke_without_command=True, rich_markup_mode=None)
+facilitating.callback()(facilitator)
+facilitating.command("reconcile")(facilitator_reconcile)
+app.add_typer(facilitating)
 app.command("get")(get)
 app.command("post")(post)
 app.command("put")(put)

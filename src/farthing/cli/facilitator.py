@@ -21,10 +21,14 @@ EXIT_FAILED = 1
 
 
 def facilitator(
+    context: typer.Context,
     *,
     config: Annotated[
-        Path, typer.Option("--config", "-c", metavar="FILE", dir_okay=False, help="The configuration, in TOML.")
-    ],
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", dir_okay=False, help="The configuration, in TOML.", show_default=False
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Listen here instead of where the configuration says.")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port, instead of the configuration's; 0 takes a free one.")
@@ -57,6 +61,10 @@ def facilitator(
       eip712_name = "USDC"
       eip712_version = "2"
     """  # noqa: D301 - click's mark for lines that are not to be joined
+    if context.invoked_subcommand is not None:
+        return
+    if config is None:
+        raise ConfigError("--config FILE: a facilitator needs a configuration; see `farthing facilitator --help`.")
     from farthing.services.facilitator import FacilitatorService, load_config  # noqa: PLC0415 - heavy only when run
     from farthing.services.facilitator.logs import command_log  # noqa: PLC0415
 
