@@ -114,7 +114,7 @@ def test_money_is_never_a_float() -> None:
 
 # Clocks and randomness are effects up to the floor of the world. (monotonic is a clock, too.)
 PURE_ROOMS = ["errors.py", "flow.py", "money.py", "networks.py", "protocol", "evm", "signatures", "ledger",
-              "mechanisms", "buyer", "seller", "facilitator"]  # fmt: skip
+              "mechanisms", "buyer", "seller", "facilitator", "clearing"]  # fmt: skip
 IMPURE = {"time", "random", "secrets", "socket", "sqlite3", "threading", "asyncio", "subprocess", "urllib.request",
           "aiohttp", "httpx", "httpx2", "requests", "http.client"}  # fmt: skip
 

@@ -15,7 +15,18 @@ PAYER: Final = "payer"
 PAYEE: Final = "payee"
 WALLET: Final = "wallet"
 GAS: Final = "gas"
-KINDS: Final = frozenset({PAYER, PAYEE, WALLET, GAS})
+# A clearing house's: what payers owe, what payees will get (once paid for, and while disputed), and what lies between.
+RECEIVABLE: Final = "receivable"
+ACCRUED: Final = "accrued"
+HELD: Final = "held"
+CLEARED: Final = "cleared"
+PREPAID: Final = "prepaid"
+TREASURY: Final = "treasury"
+SUSPENSE: Final = "suspense"
+ROUNDING: Final = "rounding"
+KINDS: Final = frozenset(
+    {PAYER, PAYEE, WALLET, GAS, RECEIVABLE, ACCRUED, HELD, CLEARED, PREPAID, TREASURY, SUSPENSE, ROUNDING}
+)
 
 _SEPARATOR: Final = "/"
 
@@ -27,8 +38,8 @@ class LedgerError(FarthingError, ValueError):
 class Account(msgspec.Struct, frozen=True):
     """An account of the ledger.
 
-    `kind` is one of `KINDS`; `network` a CAIP-2 name; `asset` a token contract's address (or `native`); `owner` the
-    address whose account it is. Addresses compare by their lower case.
+    `kind` is one of `KINDS`; `network` a CAIP-2 name; `asset` a token contract's address (or `native`, or a currency);
+    `owner` the address, or a clearing house's number, whose account it is. Addresses compare by their lower case.
     """
 
     kind: str
