@@ -7,6 +7,7 @@ import sys
 import typer
 
 from farthing import __version__
+from farthing.cli.clearing import clearing
 from farthing.cli.crawl import crawl
 from farthing.cli.demo import demo
 from farthing.cli.devnet import devnet
@@ -40,6 +41,7 @@ facilitating = typer.Typer(name="facilitator", invoke_without_command=True, rich
 facilitating.callback()(facilitator)
 facilitating.command("reconcile")(facilitator_reconcile)
 app.add_typer(facilitating)
+app.add_typer(clearing)
 app.command("get")(get)
 app.command("post")(post)
 app.command("put")(put)

@@ -1,0 +1,225 @@
+"""The HTTP of the clearing house as a table: doors, who may go in, what is sent and what comes back.
+
+The application serves what stands here, and `/openapi.json` describes it from the same rows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from farthing.protocol.clearing import (
+    Currency,
+    EdgeStarted,
+    Label,
+    Lease,
+    LeaseClose,
+    LeaseClosed,
+    LeaseRequest,
+    Standing,
+    UploadAnswer,
+)
+from farthing.protocol.messages import Amount, Message, Name, Text, Url
+from farthing.protocol.statements import (
+    Dispute,
+    DisputeRequest,
+    PayeeStatus,
+    Proof,
+    StatementAnswer,
+    StatementPayment,
+    StatementStatus,
+)
+from farthing.services.clearing.callers import EDGE, OPERATOR, PAYEE, PAYER
+
+# Of a request's JSON: a thousand disputes with some words of evidence each.
+BODY_MAX_BYTES: Final = 4 * 1024 * 1024
+# Entries of a page.
+PAGE_MAX: Final = 100
+
+
+class PayerRequest(Message, frozen=True):
+    """Open a payer's account, or change its credit limit (atomic units)."""
+
+    payer: Url
+    credit_limit: Amount
+    currency: Currency = "USD"
+
+
+class PayerStateRequest(Message, frozen=True):
+    """Suspend a payer (`suspended`), or let it go on (`active`)."""
+
+    payer: Url
+    state: Annotated[str, msgspec.Meta(pattern=r"\A(?:active|suspended)\Z")]
+    why: Text = ""
+
+
+class PayeeRequest(Message, frozen=True):
+    """Open a payee's account: its name in offers, its domain, and the address on chain that payouts go to."""
+
+    payee: Name
+    domain: Annotated[str, msgspec.Meta(min_length=1, max_length=253, pattern=r"\A[a-z0-9.:\[\]-]+\Z")]
+    address: Annotated[str, msgspec.Meta(pattern=r"\A0x[0-9a-fA-F]{40}\Z")]
+    currency: Currency = "USD"
+
+
+class PayeeAnswer(Message, frozen=True, omit_defaults=False):
+    """A payee's account. `challenge` is what its domain must show before anything is paid out."""
+
+    payee: str
+    domain: str
+    address: str
+    currency: str
+    challenge: str
+    proved: bool
+
+
+class TokenRequest(Message, frozen=True):
+    """Make a bearer token. `subject` is a payer's directory, or the payees that an edge bills for (by spaces)."""
+
+    name: Label
+    role: Annotated[str, msgspec.Meta(pattern=r"\A(?:edge|payer|payee|operator)\Z")]
+    subject: Text = ""
+
+
+class TokenAnswer(Message, frozen=True):
+    """The token, which is shown this once."""
+
+    name: str
+    token: str
+
+
+class DecisionRequest(Message, frozen=True):
+    """Grant a dispute (the payer is right) or reject it (the charge stands)."""
+
+    granted: bool
+    note: Text = ""
+
+
+class AssignRequest(Message, frozen=True):
+    """Give money in suspense to a payer's balance."""
+
+    transaction: Text
+    log_index: int
+    payer: Url
+
+
+class WindowAnswer(Message, frozen=True):
+    """The window that was closed; empty where its time is not over."""
+
+    closed: str = ""
+
+
+class Entries(Message, frozen=True, omit_defaults=False):
+    """A page of a list; `next` is what to ask for after it, empty at the end."""
+
+    entries: tuple[dict[str, Any], ...]
+    next: str = ""
+
+
+class Done(Message, frozen=True, omit_defaults=False):
+    """It is done."""
+
+    done: bool = True
+
+
+class Door(msgspec.Struct, frozen=True):
+    """One endpoint. `handler` names the method that serves it; `roles` empty means that anybody may ask.
+
+    `takes` is the struct of a JSON body, `gives` that of the answer (None: another media type, named by `media`).
+    """
+
+    method: str
+    path: str
+    handler: str
+    roles: tuple[str, ...]
+    summary: str
+    takes: type[msgspec.Struct] | None = None
+    gives: type[msgspec.Struct] | None = None
+    many: bool = False
+    media: str = "application/json"
+    query: tuple[str, ...] = ()
+
+
+_PAYERS = (PAYER, OPERATOR)
+_EDGES = (EDGE,)
+_PAYEES = (PAYEE, OPERATOR)
+_OPS = (OPERATOR,)
+
+DOORS: Final = (
+    Door("POST", "/edges/{edge}/start", "start_edge", _EDGES, "Begin a new life of an edge", None, EdgeStarted),
+    Door("POST", "/leases", "grant_lease", _EDGES, "Ask for credit of a payer", LeaseRequest, Lease),
+    Door("POST", "/leases/close", "close_lease", _EDGES, "Give a lease back", LeaseClose, LeaseClosed),
+    Door("POST", "/uploads", "upload", _EDGES, "Upload commitments (gzip of NDJSON)", None, UploadAnswer),
+    Door(
+        "GET", "/standing", "standing", (EDGE, PAYER, OPERATOR), "How a payer stands", None, Standing, query=("payer",)
+    ),
+    Door(
+        "GET",
+        "/statements",
+        "statements",
+        _PAYERS,
+        "List statements",
+        None,
+        StatementStatus,
+        many=True,
+        query=("after", "state", "payer"),
+    ),
+    Door("GET", "/statements/{statement}", "statement", _PAYERS, "A statement, signed", None, StatementAnswer),
+    Door(
+        "GET",
+        "/statements/{statement}/lines",
+        "lines",
+        _PAYERS,
+        "Its lines: NDJSON of leaves, or CSV (?format=csv)",
+        media="application/x-ndjson",
+        query=("format",),
+    ),
+    Door("GET", "/statements/{statement}/page", "page", _PAYERS, "A page for people", media="text/html"),
+    Door("GET", "/statements/{statement}/proofs/{line}", "proof", _PAYERS, "Prove a line", None, Proof),
+    Door(
+        "GET",
+        "/statements/{statement}/disputes",
+        "disputes",
+        _PAYERS,
+        "Its disputes",
+        None,
+        Dispute,
+        many=True,
+        query=("after",),
+    ),
+    Door(
+        "POST",
+        "/statements/{statement}/disputes",
+        "dispute",
+        (PAYER,),
+        "Dispute lines",
+        DisputeRequest,
+        Dispute,
+        many=True,
+    ),
+    Door(
+        "POST",
+        "/statements/{statement}/payment",
+        "pay",
+        (PAYER,),
+        "Accept a statement and pay it",
+        StatementPayment,
+        StatementStatus,
+    ),
+    Door("GET", "/payees/{payee}", "payee", _PAYEES, "How a payee stands", None, PayeeStatus),
+    Door("POST", "/payees/{payee}/prove", "prove", _PAYEES, "Look for the domain's proof", None, PayeeAnswer),
+    Door("POST", "/payers", "register_payer", _OPS, "Open a payer's account", PayerRequest, Standing),
+    Door("POST", "/payers/state", "payer_state", _OPS, "Suspend a payer, or not", PayerStateRequest, Done),
+    Door("POST", "/payees", "register_payee", _OPS, "Open a payee's account", PayeeRequest, PayeeAnswer),
+    Door("POST", "/tokens", "make_token", _OPS, "Make a bearer token", TokenRequest, TokenAnswer),
+    Door("POST", "/tokens/{name}/revoke", "revoke_token", _OPS, "Revoke a token", None, Done),
+    Door("POST", "/disputes/{dispute}", "decide", _OPS, "Decide a dispute", DecisionRequest, Dispute),
+    Door("POST", "/window/close", "close_window", _OPS, "Close the open window now", None, WindowAnswer),
+    Door("POST", "/suspense", "assign", _OPS, "Give money in suspense to a payer", AssignRequest, Done),
+    Door("GET", "/balances", "balances", _OPS, "The books", media="application/json", query=("pending",)),
+    Door("GET", "/lists/{what}", "list_", _OPS, "Accounts, windows, payouts …", None, Entries, query=("after",)),
+    Door("GET", "/.well-known/farthing-clearing-keys", "keys", (), "The keys that sign statements (JWKS)"),
+    Door("GET", "/healthz", "health", (), "Whether the store answers"),
+    Door("GET", "/openapi.json", "document", (), "This document"),
+)

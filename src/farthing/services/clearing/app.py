@@ -1,0 +1,156 @@
+"""The clearing house over HTTP: the doors of `api`, each with its guard; errors are problem details."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from farthing.clearing.store import Balances, Caller, FindToken
+from farthing.errors import FarthingError, RemoteProtocolError, StoreError
+from farthing.protocol.clearing import UPLOAD_MAX_BYTES
+from farthing.protocol.codec import decode_with
+from farthing.services.clearing.api import BODY_MAX_BYTES, DOORS, Door
+from farthing.services.clearing.callers import ANYBODY, Operators, digest_of
+from farthing.services.clearing.edges import Edges
+from farthing.services.clearing.openapi import openapi_document
+from farthing.services.clearing.operators import Operating
+from farthing.services.clearing.payers import Payers
+from farthing.services.clearing.problems import PROBLEM_JSON, problem_of
+from farthing.services.clearing.refusals import Refused
+from farthing.services.clearing.service import ClearingService
+
+JSON: Final = "application/json"
+# Of a part of a path: an id of a line has 75 characters, an authority 253.
+PART_MAX_CHARS: Final = 300
+_METHOD_NOT_ALLOWED: Final = 405
+
+Handler = Callable[..., Awaitable[Any]]
+
+
+def make_app(service: ClearingService, operators: Operators) -> Starlette:
+    """Make the ASGI application around a service that somebody else starts and closes."""
+    return _App(service, operators).starlette()
+
+
+class _App:
+    def __init__(self, service: ClearingService, operators: Operators) -> None:
+        self._service = service
+        self._operators = operators
+        self._parts = (Edges(service), Payers(service), Operating(service), self)
+        self._document = msgspec.json.encode(openapi_document(service.desk.rules.network))
+
+    def starlette(self) -> Starlette:
+        routes = [Route(door.path, self._serve(door), methods=[door.method]) for door in DOORS]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
+
+    def _serve(self, door: Door) -> Callable[[Request], Awaitable[Response]]:
+        handler: Handler = next(getattr(part, door.handler) for part in self._parts if hasattr(part, door.handler))
+        decoder = None if door.takes is None else msgspec.json.Decoder(door.takes)
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await self._answer(door, handler, decoder, request)
+            except Refused as refused:
+                return _problem(refused.kind, refused.detail, reason=refused.reason, path=refused.path)
+            except RemoteProtocolError as error:
+                return _problem("malformed-request", str(error), path=error.path)
+            except StoreError as error:
+                response = _problem("unavailable", str(error))
+                response.headers["Retry-After"] = "1"
+                return response
+            except FarthingError as error:
+                return _problem("unavailable", str(error))
+            except Exception as error:  # noqa: BLE001 - a bug of ours; its words are for the log alone
+                self._service.log.error("a request failed", door=door.path, error=type(error).__name__)  # noqa: TRY400
+                return _problem("failed", "The clearing house could not answer this request.")
+
+        return answer
+
+    async def _answer(
+        self, door: Door, handler: Handler, decoder: msgspec.json.Decoder[Any] | None, request: Request
+    ) -> Response:
+        caller = ANYBODY if not door.roles else await self._caller(door, request)
+        if any(len(part) > PART_MAX_CHARS for part in request.path_params.values()):
+            raise Refused("not-found", "A name in the path is longer than any here.")
+        given = dict(request.path_params)
+        given |= {name: request.query_params.get(name, "") for name in door.query}
+        if decoder is not None:
+            body = await read_body(request, BODY_MAX_BYTES)
+            given["body"] = decode_with(decoder, body, what="request body")
+        elif door.handler == "upload":
+            given["body"] = await read_body(request, UPLOAD_MAX_BYTES)
+        answer = await handler(caller, **given)
+        if isinstance(answer, Response):
+            return answer
+        return Response(msgspec.json.encode(answer), media_type=JSON)
+
+    async def _caller(self, door: Door, request: Request) -> Caller:
+        digest = digest_of(request.headers.get("authorization"))
+        caller = None
+        if digest is not None:
+            caller = self._operators.find(digest) or await self._service.ask(FindToken(digest.hex()))
+        if caller is None:
+            raise Refused("unauthorized", "The request has no bearer token, or one that is not known here.")
+        if caller.role not in door.roles:
+            what = f"{door.method} {door.path} is for {' or '.join(door.roles)}; the token is of the role {caller.role}"
+            raise Refused("forbidden", f"{what}.")
+        return caller
+
+    # What anybody may ask
+
+    async def keys(self, _caller: Caller) -> Any:
+        """The keys that sign statements, as a JWKS."""
+        return {"keys": [self._service.statement_key.public_key.jwk()]}
+
+    async def health(self, _caller: Caller) -> Any:
+        """Whether the store answers."""
+        await self._service.ask(FindToken(""))
+        return {"ok": True, "network": self._service.desk.rules.network}
+
+    async def document(self, _caller: Caller) -> Response:
+        """The OpenAPI document."""
+        return Response(self._document, media_type=JSON)
+
+    async def balances(self, _caller: Caller, pending: str) -> Any:
+        """The books."""
+        return await self._service.ask(Balances(pending=bool(pending)))
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Read a body, and stop where it is longer than what may come. Raises `Refused`."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise Refused("body-too-large", f"The body has over {max_bytes} bytes.")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise Refused("malformed-request", "The body was cut off.") from None
+    return b"".join(chunks)
+
+
+def _problem(kind: str, detail: str, *, reason: str = "", path: str = "") -> Response:
+    problem = problem_of(kind, detail, reason=reason, path=path)
+    response = Response(msgspec.json.encode(problem), problem.status, media_type=PROBLEM_JSON)
+    if kind == "unauthorized":
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals: no such path, no such method."""
+    status = error.status_code if isinstance(error, HTTPException) else _METHOD_NOT_ALLOWED
+    kind = "method-not-allowed" if status == _METHOD_NOT_ALLOWED else "not-found"
+    response = _problem(kind, f"{request.method} {request.url.path[:PART_MAX_CHARS]} is not offered here.")
+    if isinstance(error, HTTPException) and error.headers:
+        response.headers.update(error.headers)
+    return response
