@@ -1,0 +1,479 @@
+"""C1 and C6: the books balance and only grow; disputes hold their lines; only a rail's report settles."""
+
+# ruff: noqa: S608 - the tables are named by the test
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from town import DOLLAR, NOON, Crawler, House, leaves, pack
+
+from farthing.clearing import flows
+from farthing.clearing.settlement import (
+    AcceptStatement,
+    AssignSuspense,
+    DecideDispute,
+    InstructStatement,
+    Movement,
+    OpenPayouts,
+    PayFromBalance,
+    PayoutRecord,
+    PlanPayouts,
+    RecordMovements,
+    ReturnStatement,
+    StoreSignedPayout,
+    SuspendOverdue,
+)
+from farthing.clearing.statements import open_statement
+from farthing.clearing.store import FindStatement, ListStatements, ProvePayee, StatementRecord
+from farthing.protocol.clearing import Sent
+from farthing.protocol.statements import Dispute, DisputedLine
+
+CHAIN = "eip155:84532"
+
+
+def issued(house: House, crawler: Crawler, count: int = 3, *, sequence: int = 1, **line: Any) -> StatementRecord:
+    """Close a window with some lines of a dollar each."""
+    lines = [crawler.commit(f"/{sequence}/{number}", amount=DOLLAR, **line) for number in range(count)]
+    house.upload(pack([crawler.record, *lines], sequence=sequence))
+    house.run(flows.close(house.desk, force=True))
+    records: tuple[StatementRecord, ...] = house.ask(ListStatements())
+    return records[-1]
+
+
+def line_ids(house: House, record: StatementRecord) -> list[str]:
+    return [json.loads(each)["id"] for each in leaves(house, record.statement)]
+
+
+def dispute(house: House, record: StatementRecord, lines: Iterable[str], reason: str = "not_authorized") -> Any:
+    return house.run(flows.dispute(house.desk, record, tuple(DisputedLine(each, reason) for each in lines)))
+
+
+def decide(house: House, dispute: Dispute, *, granted: bool) -> Any:
+    return house.ask(DecideDispute(dispute.dispute, granted=granted, note="", rules=house.rules, now_seconds=house.now))
+
+
+def report(house: House, *movements: Movement, next_block: int = 100) -> Any:
+    return house.ask(RecordMovements(CHAIN, "USD", movements, next_block, house.rules, house.now))
+
+
+def paid(record: StatementRecord, amount: int, *, transaction: str = "0xaa", log_index: int = 1) -> Movement:
+    return came(transaction, amount, record.reference, log_index=log_index)
+
+
+def came(transaction: str, amount: int, reference: str = "", *, log_index: int = 1) -> Movement:
+    return Movement(
+        CHAIN, transaction, log_index, 50, incoming=True, counterparty="0xP", amount=amount, reference=reference
+    )
+
+
+def went(transaction: str, payout: PayoutRecord, amount: int | None = None) -> Movement:
+    amount = payout.amount if amount is None else amount
+    place = (CHAIN, transaction, 1, 60)
+    return Movement(*place, incoming=False, counterparty=payout.address, amount=amount, reference=payout.reference)
+
+
+def look(house: House, record: StatementRecord) -> StatementRecord:
+    found = house.ask(FindStatement(record.statement))
+    assert isinstance(found, StatementRecord)
+    return found
+
+
+def accept(house: House, record: StatementRecord, until: int = NOON + 1_000_000) -> StatementRecord:
+    assert house.ask(AcceptStatement(record.statement, '{"payment":1}', until, look(house, record).disputed))
+    return look(house, record)
+
+
+def balanced(house: House, crawler: Crawler) -> None:
+    """C1: all accounts together are nothing, and what rows say beside the books is what the books say."""
+    balances = house.balances()
+    assert sum(balances.values()) == 0
+    assert house.payer(crawler).owed == -house.total("receivable")
+    assert house.payer(crawler).prepaid == house.total("prepaid")
+
+
+def test_C6_only_the_rails_report_settles_a_statement_and_clears_its_shares(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = accept(house, issued(house, crawler))
+    assert record.state == "accepted"
+    told = house.ask(InstructStatement(record.statement, house.rules, house.now))
+    assert told.state == "instructed"
+    # A promise is on record and nothing has moved.
+    assert house.total("cleared") == house.total("treasury") == 0
+    assert house.balances(pending=True) != {}
+    assert house.payer(crawler).owed == 3 * DOLLAR
+    assert report(house, paid(record, 3 * DOLLAR)) == (record.statement,)
+    assert look(house, record).state == "settled"
+    assert look(house, record).transaction == "0xaa"
+    assert house.balances(pending=True) == {}
+    assert (house.total("treasury"), house.total("cleared")) == (-3 * DOLLAR, 3 * DOLLAR)
+    assert house.payer(crawler).owed == 0
+    balanced(house, crawler)
+
+
+def test_C6_each_movement_is_booked_once_whoever_reads_it(new_house: Callable[..., House]) -> None:
+    crawler = Crawler()
+    houses = [new_house(), new_house()]
+    houses[0].open(crawler)
+    record = issued(houses[0], crawler)
+    told: list[str] = []
+    threads = [
+        threading.Thread(target=lambda each=each: told.extend(report(each, paid(record, 3 * DOLLAR))))
+        for each in houses * 4
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert told == [record.statement]
+    assert houses[0].total("treasury") == -3 * DOLLAR
+    balanced(houses[0], crawler)
+
+
+@pytest.mark.parametrize("what", ["plain transfer", "another amount", "a second payment"])
+def test_C6_money_that_pays_no_statement_goes_to_suspense(house: House, what: str) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    amount = 3 * DOLLAR
+    stray = paid(record, amount, transaction="0xbb")
+    if what == "plain transfer":
+        stray = came("0xbb", amount)
+    elif what == "another amount":
+        stray = paid(record, amount := DOLLAR, transaction="0xbb")
+    else:
+        assert report(house, paid(record, amount)) == (record.statement,)
+    assert report(house, stray) == ()
+    assert house.total("suspense") == amount
+    assert look(house, record).state == ("settled" if what == "a second payment" else "issued")
+    balanced(house, crawler)
+    # An operator finds out whose it is; that can be said once.
+    assign = AssignSuspense(CHAIN, "0xbb", 1, crawler.directory, house.rules, house.now)
+    assert house.ask(assign) is True
+    assert house.ask(assign) is False
+    assert (house.total("suspense"), house.payer(crawler).prepaid) == (0, amount)
+    balanced(house, crawler)
+
+
+def test_C6_a_returned_payment_moves_the_statement_back_and_its_lines_stay(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    before = line_ids(house, record)
+    accept(house, record)
+    house.ask(InstructStatement(record.statement, house.rules, house.now))
+    assert house.ask(ReturnStatement(record.statement, house.rules, house.now)) is True
+    assert house.ask(ReturnStatement(record.statement, house.rules, house.now)) is False
+    returned = look(house, record)
+    assert (returned.state, returned.payment) == ("accepted", "")
+    assert house.balances(pending=True) == {}
+    assert (returned.jws, line_ids(house, record)) == (record.jws, before)
+    # The dead payment is not handed on again; another one can be, under the same nonce.
+    assert house.ask(InstructStatement(record.statement, house.rules, house.now)) is None
+    accept(house, record)
+    assert house.ask(InstructStatement(record.statement, house.rules, house.now)).attempts == 2
+    assert report(house, paid(record, 3 * DOLLAR)) == (record.statement,)
+    balanced(house, crawler)
+
+
+def test_C6_disputed_lines_are_held_and_the_rest_settles(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    (line, *_) = line_ids(house, record)
+    (opened,) = dispute(house, record, [line])
+    assert (opened.state, opened.amount) == ("open", str(DOLLAR))
+    assert dispute(house, record, [line]) == (opened,)
+    assert look(house, record).payable == 2 * DOLLAR
+    assert (house.total("held"), house.total("accrued")) == (DOLLAR, 2 * DOLLAR)
+    # The whole amount is not what is asked for any more.
+    assert report(house, paid(record, 3 * DOLLAR, transaction="0xcc")) == ()
+    assert report(house, paid(record, 2 * DOLLAR)) == (record.statement,)
+    assert (house.total("cleared"), house.total("held")) == (2 * DOLLAR, DOLLAR)
+    balanced(house, crawler)
+
+
+@pytest.mark.parametrize("paid_before", [False, True])
+@pytest.mark.parametrize("granted", [False, True])
+def test_C6_what_is_decided_goes_on_the_next_statement(house: House, granted: Any, paid_before: Any) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    (line, *_) = line_ids(house, record)
+    if paid_before:
+        report(house, paid(record, 3 * DOLLAR))
+    (opened,) = dispute(house, record, [line])
+    assert decide(house, opened, granted=granted).state == ("granted" if granted else "rejected")
+    assert decide(house, opened, granted=not granted) is None
+    if not paid_before:
+        report(house, paid(record, 2 * DOLLAR))
+    balanced(house, crawler)
+    second = issued(house, crawler, 5, sequence=2)
+    statement = open_statement(second.jws)[0]
+    adjustment = {(False, False): DOLLAR, (False, True): 0, (True, False): 0, (True, True): -DOLLAR}[
+        granted, paid_before
+    ]
+    assert (int(statement.adjustments), int(statement.net)) == (adjustment, 5 * DOLLAR + adjustment)
+    assert statement.count == (5 if (granted, paid_before) == (False, True) else 6)
+    assert -house.total("receivable") == second.net
+    report(house, paid(second, second.net, transaction="0xdd"))
+    # Whoever was right: what the payer paid is what the payee is owed.
+    total = (8 - granted) * DOLLAR
+    assert (house.total("cleared"), house.total("treasury")) == (total, -total)
+    assert house.total("held") == house.total("accrued") == house.total("receivable") == 0
+    balanced(house, crawler)
+
+
+@pytest.mark.parametrize(("sent", "later", "state"), [("", "", "granted"), ("", "later", "open"), ("sent", "", "open")])
+def test_C6_what_was_not_delivered_is_granted_where_the_edge_has_no_sent(
+    house: House,
+    sent: str,
+    later: str,
+    state: str,
+) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler, 1, sent=bool(sent))
+    (line,) = line_ids(house, record)
+    if later:
+        house.upload(pack([Sent(crawler.directory, line)], sequence=9))
+    (opened,) = dispute(house, record, [line], "not_delivered")
+    assert opened.state == state
+    balanced(house, crawler)
+
+
+def test_C6_a_line_that_is_not_there_or_too_late_is_not_disputed(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    assert dispute(house, record, ["sha256:" + "0" * 64]).startswith("unknown_line")
+    house.now = record.dispute_until + 1
+    assert dispute(house, record, line_ids(house, record)) == "too_late"
+    assert house.total("held") == 0
+
+
+def test_C6_acceptance_is_for_the_disputes_that_the_payer_saw(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    dispute(house, record, line_ids(house, record)[:1])
+    assert house.ask(AcceptStatement(record.statement, "{}", NOON, 0)) is False
+    assert accept(house, record).payable == 2 * DOLLAR
+
+
+def test_C6_a_balance_pays_a_statement_once_and_no_further_than_it_reaches(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    first, second = issued(house, crawler), issued(house, crawler, sequence=2)
+    report(house, came("0xbb", 5 * DOLLAR))
+    house.ask(AssignSuspense(CHAIN, "0xbb", 1, crawler.directory, house.rules, house.now))
+    assert house.ask(PayFromBalance(first.statement, house.rules, house.now)) is True
+    assert house.ask(PayFromBalance(first.statement, house.rules, house.now)) is False
+    assert house.ask(PayFromBalance(second.statement, house.rules, house.now)) is False
+    assert (house.payer(crawler).prepaid, house.payer(crawler).owed) == (2 * DOLLAR, 3 * DOLLAR)
+    assert house.total("cleared") == 3 * DOLLAR
+    balanced(house, crawler)
+
+
+def test_C6_a_statement_below_zero_goes_to_the_payers_balance(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    report(house, paid(record, 3 * DOLLAR))
+    for each in dispute(house, record, line_ids(house, record)):
+        decide(house, each, granted=True)
+    house.run(flows.close(house.desk, force=True))
+    second = house.ask(ListStatements())[-1]
+    assert (second.net, second.state) == (-3 * DOLLAR, "settled")
+    assert (house.payer(crawler).prepaid, house.payer(crawler).owed) == (3 * DOLLAR, 0)
+    balanced(house, crawler)
+
+
+# Payouts
+
+
+def cleared(house: House, crawler: Crawler) -> StatementRecord:
+    record = issued(house, crawler)
+    report(house, paid(record, 3 * DOLLAR))
+    return record
+
+
+def plan(house: House) -> Any:
+    return house.ask(PlanPayouts("USD", house.rules, house.now))
+
+
+def test_C6_payees_are_paid_when_payers_have_paid_and_their_domain_is_proved(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    house.ask(ProvePayee("news", "challenge", house.now))
+    assert plan(house) == ()
+    report(house, paid(record, 3 * DOLLAR))
+    (payout,) = plan(house)
+    assert plan(house) == ()
+    (found,) = house.ask(OpenPayouts(10))
+    assert (found.payout, found.amount, found.state) == (payout, 3 * DOLLAR, "planned")
+    balanced(house, crawler)
+
+
+def test_C6_nothing_is_paid_out_to_a_domain_that_is_not_proved(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    cleared(house, crawler)
+    assert plan(house) == ()
+    assert house.ask(ProvePayee("news", "another challenge", house.now)) is False
+    assert plan(house) == ()
+
+
+def test_C6_a_payout_is_planned_once_by_two_processes(new_house: Callable[..., House]) -> None:
+    crawler = Crawler()
+    houses = [new_house(), new_house()]
+    houses[0].open(crawler)
+    cleared(houses[0], crawler)
+    houses[0].ask(ProvePayee("news", "challenge", NOON))
+    planned: list[str] = []
+    threads = [threading.Thread(target=lambda each=each: planned.extend(plan(each))) for each in houses * 4]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(planned) == 1
+    assert sum(houses[0].balances(pending=True).values()) == 0
+
+
+def test_C6_a_payout_settles_by_its_nonce_and_only_a_later_authorisation_replaces_one(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    cleared(house, crawler)
+    house.ask(ProvePayee("news", "challenge", house.now))
+    (name,) = plan(house)
+    assert house.ask(StoreSignedPayout(name, "{1}", 100)) is True
+    assert house.ask(StoreSignedPayout(name, "{2}", 100)) is False
+    assert house.ask(StoreSignedPayout(name, "{3}", 200)) is True
+    (payout,) = house.ask(OpenPayouts(10))
+    assert (payout.payment, payout.state) == ("{3}", "signed")
+    wrong = went("0xe1", payout, payout.amount - 1)
+    assert report(house, wrong) == ()
+    right = went("0xe2", payout)
+    assert report(house, right) == (name,)
+    assert report(house, right) == ()
+    assert house.ask(OpenPayouts(10)) == ()
+    assert house.total("cleared") == 0
+    assert house.balances(pending=True) == {}
+    balanced(house, crawler)
+
+
+# Standing
+
+
+def test_payers_who_do_not_pay_are_suspended_and_go_on_when_they_have(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler)
+    house.now = record.due_at + house.rules.grace_seconds
+    assert house.ask(SuspendOverdue(house.rules, house.now)) == ()
+    house.now += 1
+    assert house.ask(SuspendOverdue(house.rules, house.now)) == (crawler.directory,)
+    assert house.ask(SuspendOverdue(house.rules, house.now)) == ()
+    assert house.lease(crawler, DOLLAR).reason == "suspended"
+    report(house, paid(record, 3 * DOLLAR))
+    assert house.payer(crawler).state == "active"
+
+
+# The books
+
+APPEND_ONLY = ["uploads", "checks", "lines", "keys", "transfers", "shares", "runs", "movements", "rejections", "sent"]
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+def test_C1_the_database_refuses_to_change_what_was_booked(house: House, table: str) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    forged = msgspec.structs.replace(crawler.commit("/f"), signature=crawler.commit("/g").signature)
+    house.upload(pack([crawler.record, forged, Sent(crawler.directory, forged.id)], sequence=8))
+    cleared(house, crawler)
+    columns = house.store.database.fetch(f"SELECT * FROM clearing_{table} LIMIT 1")
+    assert columns, "the test has a row to change"
+    name = {"lines": "amount", "transfers": "amount", "shares": "amount", "movements": "amount"}.get(table)
+    name = name or {"uploads": "accepted", "checks": "failed", "keys": "edge", "runs": "run"}.get(table, "payer")
+    for sql in (f"UPDATE clearing_{table} SET {name} = {name}", f"DELETE FROM clearing_{table}"):
+        with pytest.raises(Exception, match="append-only") as caught:
+            house.store.database.submit(lambda at, sql=sql: at.execute(sql).rowcount).result()
+        assert not isinstance(caught.value, AssertionError)
+    assert house.store.database.fetch(f"SELECT * FROM clearing_{table} LIMIT 1") == columns
+
+
+def test_C1_a_promise_is_resolved_once_and_a_name_books_once(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = accept(house, issued(house, crawler))
+    house.ask(InstructStatement(record.statement, house.rules, house.now))
+    report(house, paid(record, 3 * DOLLAR))
+    copy = (
+        "INSERT INTO clearing_transfers SELECT transfer || ?, kind, pending, debit, credit, amount, about, reverses, "
+        "booked_at FROM clearing_transfers WHERE kind = ?"
+    )
+    for suffix, kind in (("!", "post"), ("", "posted")):
+        with pytest.raises(Exception, match=r"(?i)unique"):
+            house.store.database.submit(lambda at, row=(suffix, kind): at.execute(copy, row).rowcount).result()
+
+
+STEPS = st.lists(
+    st.sampled_from(["upload", "close", "dispute", "grant", "reject", "pay", "accept", "return", "plan", "paid out"]),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STEPS)
+def test_C1_debits_equal_credits_whatever_happens_in_whatever_order(tmp_path_factory: Any, steps: list[str]) -> None:
+    house, crawler = House(tmp_path_factory.mktemp("books") / "clearing.sqlite3"), Crawler()
+    try:
+        house.open(crawler)
+        house.ask(ProvePayee("news", "challenge", house.now))
+        opened: list[Dispute] = []
+        for number, step in enumerate(steps, 1):
+            _do(house, crawler, step, number, opened)
+            balanced(house, crawler)
+            assert sum(house.balances(pending=True).values()) == 0
+    finally:
+        house.close()
+
+
+def _do(house: House, crawler: Crawler, step: str, number: int, opened: list[Dispute]) -> None:  # noqa: C901 - steps
+    records = house.ask(ListStatements())
+    last = records[-1] if records else None
+    if step == "upload":
+        house.upload(pack([crawler.record, crawler.commit(f"/{number}", amount=1 + number)], sequence=number))
+    elif step == "close":
+        house.run(flows.close(house.desk, force=True))
+    elif step in {"grant", "reject"} and opened:
+        decide(house, opened.pop(), granted=step == "grant")
+    elif step == "plan":
+        house.ask(PlanPayouts("USD", house.rules, house.now))
+    elif step == "paid out":
+        for each in house.ask(OpenPayouts(9)):
+            report(house, went(f"0x{number}", each))
+    elif last is None:
+        return
+    elif step == "dispute":
+        found = dispute(house, last, [each for each in line_ids(house, last) if each.startswith("sha256")][:1] or ["-"])
+        opened.extend(
+            each for each in found if isinstance(each, Dispute) and each.state == "open" and each not in opened
+        )
+    elif step == "pay" and last.payable > 0:
+        report(house, paid(last, last.payable, transaction=f"0x{number}"))
+    elif step == "accept" and last.state in {"issued", "accepted"}:
+        accept(house, last)
+        house.ask(InstructStatement(last.statement, house.rules, house.now))
+    elif step == "return":
+        house.ask(ReturnStatement(last.statement, house.rules, house.now))
