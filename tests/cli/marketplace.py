@@ -18,18 +18,26 @@ from typing import TYPE_CHECKING, Any, Self
 from unittest import mock
 
 import msgspec
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typer.testing import CliRunner
 
+from farthing.buyer import NoAnswer, PaymentDemand, Policy, describe_request
 from farthing.cli import app
-from farthing.errors import FarthingError
+from farthing.clients import Buyer
+from farthing.clients.buyer import Exchange
+from farthing.errors import FarthingError, PaymentUnknown
+from farthing.flow import Now
+from farthing.protocol.codec import pack_header
+from farthing.protocol.messages import PaymentRequired, PaymentRequirements, ResourceInfo
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.servers.seller import Seller
 from farthing.world.facilitator_client import RemoteFacilitator
 from farthing.world.journal import Journal
+from farthing.world.keys import LocalSigner
 
 if TYPE_CHECKING:
     from tests.local_services import LocalServices, Wallet
@@ -302,3 +310,24 @@ def interrupt(process: subprocess.Popen[bytes]) -> Done:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PROCESS_SECONDS)
     return Done(process.returncode, out, err.decode())
+
+
+def leave_open(market: Market, user: User, *, seconds_ago: int) -> str:
+    """Leave a payment in the user's journal that nobody answered for."""
+    devnet = market.local.devnet
+    terms = PaymentRequirements(
+        scheme="exact", network=devnet.network, amount="10000", pay_to=market.payee, max_timeout_seconds=60,
+        **market.local.asset,
+    )  # fmt: skip
+    demand = PaymentDemand(pack_header(PaymentRequired(ResourceInfo("https://a.example/"), (terms,))))
+    policy = Policy(networks=[devnet.network])
+    journal = user.home / "journal.sqlite"
+    signer = LocalSigner.from_hex(user.wallet.key)
+    with Buyer(signer=signer, policy=policy, journal=journal, networks=market.local.networks) as buyer:
+        at = devnet.timestamp() - seconds_ago
+        buyer.performer = buyer.performer.with_({Now: lambda _effect: at})
+        with Exchange(buyer, describe_request("GET", f"https://a.example/{seconds_ago}", b"")) as exchange:
+            paid = exchange.blocking(exchange.pay(demand))
+            with pytest.raises(PaymentUnknown):
+                exchange.blocking(exchange.conclude(NoAnswer("ReadTimeout")))
+            return paid.payment_id

@@ -6,40 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from marketplace import Market, User
+from marketplace import Market, User, leave_open
 
-from farthing.buyer import NoAnswer, PaymentDemand, Policy, describe_request
-from farthing.clients import Buyer
-from farthing.clients.buyer import Exchange
-from farthing.errors import PaymentUnknown
-from farthing.flow import Now
-from farthing.protocol.codec import pack_header
-from farthing.protocol.messages import PaymentRequired, PaymentRequirements, ResourceInfo
 from farthing.seller.states import State
 from farthing.seller.store import SellerPayment
-from farthing.world.keys import LocalSigner
 from farthing.world.seller_store import SellerStore
-
-
-def leave_open(market: Market, user: User, *, seconds_ago: int) -> str:
-    """Leave a payment in the user's journal that nobody answered for."""
-    devnet = market.local.devnet
-    terms = PaymentRequirements(
-        scheme="exact", network=devnet.network, amount="10000", pay_to=market.payee, max_timeout_seconds=60,
-        **market.local.asset,
-    )  # fmt: skip
-    demand = PaymentDemand(pack_header(PaymentRequired(ResourceInfo("https://a.example/"), (terms,))))
-    policy = Policy(networks=[devnet.network])
-    journal = user.home / "journal.sqlite"
-    signer = LocalSigner.from_hex(user.wallet.key)
-    with Buyer(signer=signer, policy=policy, journal=journal, networks=market.local.networks) as buyer:
-        at = devnet.timestamp() - seconds_ago
-        buyer.performer = buyer.performer.with_({Now: lambda _effect: at})
-        with Exchange(buyer, describe_request("GET", f"https://a.example/{seconds_ago}", b"")) as exchange:
-            paid = exchange.blocking(exchange.pay(demand))
-            with pytest.raises(PaymentUnknown):
-                exchange.blocking(exchange.conclude(NoAnswer("ReadTimeout")))
-            return paid.payment_id
 
 
 def test_B1_the_command_finds_out_by_the_chain_and_says_what_it_could_not(market: Market, user: User) -> None:

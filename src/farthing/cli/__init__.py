@@ -11,6 +11,7 @@ from farthing.cli.clearing import clearing
 from farthing.cli.crawl import crawl
 from farthing.cli.demo import demo
 from farthing.cli.devnet import devnet
+from farthing.cli.explain import explain
 from farthing.cli.facilitator import facilitator
 from farthing.cli.facilitator_reconcile import reconcile as facilitator_reconcile
 from farthing.cli.get import delete, get, head, post, put
@@ -51,6 +52,7 @@ app.command("crawl")(crawl)
 payments.command("reconcile")(reconcile)
 app.add_typer(payments)
 app.command("inspect")(inspect)
+app.command("explain")(explain)
 app.add_typer(key)
 
 # Which extra brings a module that a command may miss.

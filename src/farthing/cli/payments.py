@@ -126,7 +126,7 @@ def show(
     """  # noqa: D301
     table = known_networks()
     with _opened(journal or context.obj) as opened:
-        found = _find(opened, payment_id)
+        found = find_purchase(opened, payment_id)
     facts = _facts(found, table)
     if as_json:
         print(json.dumps(facts))
@@ -160,7 +160,7 @@ def mark(
     if bool(settled) == bool(unspent):
         raise ConfigError("Say one of --settled TRANSACTION and --unspent EVIDENCE.")
     with _opened(journal or context.obj) as opened:
-        found = _find(opened, payment_id)
+        found = find_purchase(opened, payment_id)
         if opened is None:
             return
         if settled:
@@ -285,7 +285,8 @@ def _check_approval(text: str) -> None:
         raise ConfigError(f"{text[:80]!a} is no approval's id: 64 hexadecimal digits, as the refusal named them.")
 
 
-def _find(journal: Journal | None, text: str) -> Purchase:
+def find_purchase(journal: Journal | None, text: str) -> Purchase:
+    """Find a payment by its id, the beginning of it, its transaction or its purchase id. Raises `StoreError`."""
     found = journal.find(text) if journal else None
     if found is not None:
         return found

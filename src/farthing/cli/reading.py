@@ -127,7 +127,7 @@ def _read_required(wire: Wire, data: bytes, networks: Networks) -> Facts:
 
 def _read_payment(wire: Wire, data: bytes, networks: Networks) -> Facts:
     seller = ExactEvmSeller(networks)
-    payments = wire.read_payments(pack_json(data), _guesses(networks))
+    payments = wire.read_payments(pack_json(data), guesses(networks))
     if not payments:
         return [("signed", "for a network and scheme of which no token is known here (--token …)")]
     if len(payments) > 1 or wire is not CURRENT:
@@ -148,7 +148,7 @@ def _read_payment(wire: Wire, data: bytes, networks: Networks) -> Facts:
     return facts + signed
 
 
-def _guesses(networks: Networks) -> tuple[PaymentRequirements, ...]:
+def guesses(networks: Networks) -> tuple[PaymentRequirements, ...]:
     """What a payment may have accepted that does not say it: any token that we know."""
     return tuple(
         PaymentRequirements(

@@ -48,6 +48,7 @@ from farthing.world.journal_rows import (
     HANDED_OVER,
     RESUME,
     SELECT_BY_PAYMENT,
+    SELECT_HEADER,
     SELECT_PAGE,
     SELECT_PROMISES,
     STOP,
@@ -220,6 +221,11 @@ class Journal:
         self._see_notes()
         row = self._database.read(lambda c: c.execute(SELECT_BY_PAYMENT, (payment_id,)).fetchone())
         return read_purchase(row) if row else None
+
+    def header_of(self, payment_id: str) -> str:
+        """The signed payment as it was last sent, or would have been; empty where the journal has none."""
+        row = self._database.read(lambda c: c.execute(SELECT_HEADER, (payment_id,)).fetchone())
+        return str(row[0]) if row else ""
 
     def totals(self) -> list[AssetTotal]:
         """Add up what was paid, asset by asset."""

@@ -172,6 +172,7 @@ ORDER BY created_at, purchase_id LIMIT ?
 """  # noqa: S608 - constants of this module
 _PROMISE: Final = "SELECT promise FROM purchases WHERE purchase_id = ?"
 SELECT_BY_PAYMENT: Final = f"SELECT {_COLUMNS} FROM purchases WHERE payment_id = ?"  # noqa: S608
+SELECT_HEADER: Final = "SELECT header FROM purchases WHERE payment_id = ?"
 _BY_ID: Final = f"SELECT {_COLUMNS} FROM purchases WHERE purchase_id = ?"  # noqa: S608
 
 
