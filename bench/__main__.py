@@ -21,6 +21,7 @@ BENCHES = {
     "http_unpaid": "bench.http_unpaid",
     "http_paid": "bench.http_paid",
     "http_paid_verified": "bench.http_paid_verified",
+    "commitment": "bench.commitment",
     "settle": "bench.settle",
     "joined_gas": "bench.joined_gas",
     "import": "bench.importing",

@@ -133,8 +133,10 @@ def admit_commitment(
     `message` is the request as its signature sees it, under the authority of the configuration (never Host's).
     """
     offers = offers_for(request)
+    # Echoed to the letter, which is what counts on credit; else it is said which member differs.
+    offer: Offered | Mismatch | None = next((each for each in offers if each.requirements == payment.accepted), None)
     try:
-        offer = match_offer(payment, request, offers)
+        offer = match_offer(payment, request, offers) if offer is None else offer
     except RemoteProtocolError as error:
         return bad_payment(error.message, error.path)
     if isinstance(offer, Mismatch):

@@ -133,7 +133,7 @@ class PaymentMiddleware:
             await self._paid(request, match, asked, scope, replayed, send)
             return
         on_credit = await uncut(
-            admit_on_credit(self.seller, edge, request, promised, scope=scope, body=body),
+            admit_on_credit(self.seller, edge, request, promised, scope=scope, pairs=pairs, body=body),
             self.seller.performer,
             given_back,
         )

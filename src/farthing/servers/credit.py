@@ -5,6 +5,7 @@ A body that comes whole is under the receipt with its digest; one that streams i
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -57,21 +58,33 @@ def commitment_in(request: Request) -> PaymentPayload | None:
 
 
 def admit_on_credit(
-    seller: Seller, edge: Edge, request: Request, payment: PaymentPayload, *, scope: Any, body: bytes
+    seller: Seller,
+    edge: Edge,
+    request: Request,
+    payment: PaymentPayload,
+    *,
+    scope: Any,
+    pairs: list[tuple[str, str]],
+    body: bytes,
 ) -> Flow[CreditVerdict]:
     """The flow before the work. The request is the one that was signed, under the public base of the configuration."""
-    base = urlsplit(seller.base_url)
+    scheme, authority, prefix = _base(seller.base_url)
     raw_path = scope.get("raw_path") or quote(scope["path"]).encode()
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
     message = HttpRequest(
         request.method,
-        normal_authority(base.netloc, base.scheme),
-        base.path + raw_path.decode("latin-1"),
+        authority,
+        prefix + raw_path.decode("latin-1"),
         f"?{request.query}" if request.query else "",
         gather_fields(pairs),
-        base.scheme,
+        scheme,
     )
     return admit_commitment(request, message, payment, body=body, keys=edge.known, networks=seller.networks)
+
+
+@lru_cache(maxsize=64)
+def _base(base_url: str) -> tuple[str, str, str]:
+    base = urlsplit(base_url)
+    return base.scheme, normal_authority(base.netloc, base.scheme), base.path
 
 
 def given_back(verdict: CreditVerdict) -> Flow[None] | None:

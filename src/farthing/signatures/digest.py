@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 from typing import Final
 
-from farthing.signatures.fields import parse_dictionary, serialize
+from farthing.signatures.fields import parse_dictionary
 
 CONTENT_DIGEST: Final = "content-digest"
 
@@ -14,7 +15,9 @@ _HASHES: Final = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 
 def content_digest(body: bytes, *, algorithm: str = "sha-256") -> str:
     """Write the field's value for `body`, as it is sent (after any content coding)."""
-    return serialize({algorithm: _HASHES[algorithm](body).digest()})
+    # A dictionary with one byte sequence, written as `serialize` would (a test compares), at a tenth of the time.
+    digest = binascii.b2a_base64(_HASHES[algorithm](body).digest(), newline=False).decode("ascii")
+    return f"{algorithm}=:{digest}:"
 
 
 def digest_fault(value: str, body: bytes) -> str | None:
