@@ -10,7 +10,6 @@ from bench.apps import BASE_URL, PAID_PATH, bare
 from bench.canned import CannedFacilitator
 from farthing.protocol.clearing import (
     EdgeStarted,
-    KeyRecord,
     Lease,
     LeaseClose,
     LeaseClosed,
@@ -71,8 +70,14 @@ class _Keys:
     def known(self, agent: str, key_id: str) -> PublicKey | None:
         return AGENT_KEY.public_key if (agent, key_id) == (AGENT_ORIGIN, AGENT_KEY.public_key.thumbprint) else None
 
-    async def fetch(self, _agent: str, _key_id: str) -> KeyRecord | None:
+    def is_fresh(self, _agent: str, _key_id: str) -> bool:
+        return True
+
+    def archived(self, _agent: str, _key_id: str) -> None:
         return None
+
+    async def find(self, agent: str, key_id: str) -> PublicKey | None:
+        return self.known(agent, key_id)
 
 
 def on_credit(folder: Path) -> Any:

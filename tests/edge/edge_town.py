@@ -31,14 +31,14 @@ from farthing.errors import FarthingError
 from farthing.flow import Effect, Now, drive
 from farthing.mechanisms.batch_credit import Agent, BatchCreditBuyer
 from farthing.mechanisms.interface import RequestToBind
-from farthing.protocol.clearing import KeyRecord, PublicJwk
 from farthing.protocol.codec import decode_payment_required, decode_settlement, encode_payment, pack_json
 from farthing.protocol.messages import SettlementResponse
 from farthing.seller.pricing import Terms
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.servers.edge import Edge
 from farthing.servers.seller import Seller
-from farthing.signatures import PublicKey, SignData, SigningKey
+from farthing.signatures import DirectoryKey, PublicKey, SignData, SigningKey
+from farthing.world.directories import KnownKey
 
 NETWORK = "clearing:demo"
 PAYEE = "site.example"
@@ -197,16 +197,21 @@ class Directory:
     def known(self, agent: str, key_id: str) -> PublicKey | None:
         return self.cached.get((agent, key_id))
 
-    async def fetch(self, agent: str, key_id: str) -> KeyRecord | None:
-        self.fetched.append(agent)
+    def is_fresh(self, origin: str, key_id: str) -> bool:
+        return True
+
+    def archived(self, origin: str, key_id: str) -> KnownKey | None:
+        key = self.cached.get((origin, key_id))
+        return None if key is None else KnownKey(origin, DirectoryKey(key), int(time.time()), b"{}", "", "")
+
+    async def find(self, origin: str, key_id: str) -> PublicKey | None:
+        self.fetched.append(origin)
         if self.trouble:
             raise FarthingError(self.trouble)
-        key = self.published.get((agent, key_id))
-        if key is None:
-            return None
-        self.cached[agent, key_id] = key
-        jwk = key.jwk()
-        return KeyRecord(key.thumbprint, PublicJwk("OKP", "Ed25519", jwk.x), agent, int(time.time()))
+        key = self.published.get((origin, key_id))
+        if key is not None:
+            self.cached[origin, key_id] = key
+        return key
 
 
 class NoFacilitator:

@@ -55,18 +55,31 @@ CURRENCY_DEFAULT: Final = "USD"
 log = logging.getLogger("farthing.edge")
 
 
-class KeySource(Protocol):
-    """Where keys of agents come from: a guarded, caching reader of key directories."""
+class ArchivedKey(Protocol):
+    """A key with the directory's answer that held it."""
 
-    def known(self, agent: str, key_id: str) -> PublicKey | None:
+    def record(self) -> KeyRecord:
+        """Write it as edges upload it."""
+        ...
+
+
+class KeySource(Protocol):
+    """Where keys of agents come from: `farthing.world.directories.Directories`."""
+
+    def known(self, origin: str, key_id: str) -> PublicKey | None:
         """Give a key that is known and may be used now, without asking anybody."""
         ...
 
-    async def fetch(self, agent: str, key_id: str) -> KeyRecord | None:
-        """Read the agent's directory, and give the key's record; None where there is no such key in it.
+    def is_fresh(self, origin: str, key_id: str) -> bool:
+        """Tell whether the key was seen in its directory lately."""
+        ...
 
-        Raises `FarthingError` where the directory can't be read.
-        """
+    def archived(self, origin: str, key_id: str) -> ArchivedKey | None:
+        """Give a key as it was found."""
+        ...
+
+    async def find(self, origin: str, key_id: str) -> PublicKey | None:
+        """Give a key, asking its directory where it is not known, or not seen lately."""
         ...
 
 
@@ -80,7 +93,7 @@ class Edge:
         token: the edge's bearer token.
         signer: the Ed25519 key that signs receipts; it stands in the seller's key directory.
         store: the file of the log.
-        keys: where agents' keys come from.
+        keys: where agents' keys come from: `Directories()`, which reads their key directories under guard.
         currency: that of all prices here.
         lease_amount: what is asked for at once, in atomic units (a millionth): what a payer's traffic may be worth in
             the time of a lease.
@@ -124,6 +137,7 @@ class Edge:
         self._lock = threading.Lock()
         self._life: _Life | None = None
         self._closed = False
+        self._looking: set[tuple[str, str]] = set()
         self._living()
 
     def __repr__(self) -> str:
@@ -144,8 +158,11 @@ class Edge:
         return networks.with_token(money)
 
     def known(self, agent: str, key_id: str) -> PublicKey | None:
-        """Give an agent's key, without asking anybody."""
-        return self._keys.known(agent, key_id)
+        """Give an agent's key, without waiting for anybody; one not seen lately is looked for meanwhile."""
+        key = self._keys.known(agent, key_id)
+        if key is not None and not self._keys.is_fresh(agent, key_id):
+            self._look_again(agent, key_id)
+        return key
 
     def handlers(self) -> dict[type[Effect[Any]], Callable[[Any], Any]]:
         """Give the handlers of the edge's effects, for a `Performer`."""
@@ -192,11 +209,29 @@ class Edge:
         # Only who has an account makes this process fetch anything (SAFETY A2).
         if not await asyncio.wrap_future(life.pool.knows(effect.agent, self.currency)):
             return None
-        record = await self._keys.fetch(effect.agent, effect.key_id)
-        if record is None:
+        key = await self._keys.find(effect.agent, effect.key_id)
+        archived = self._keys.archived(effect.agent, effect.key_id)
+        if key is None or archived is None:
             return None
-        await asyncio.to_thread(life.store.add_key(record).result)
-        return self._keys.known(effect.agent, effect.key_id)
+        # The archive is written before the first line that needs it.
+        await asyncio.to_thread(life.store.add_key(archived.record()).result)
+        return key
+
+    def _look_again(self, agent: str, key_id: str) -> None:
+        asked = (agent, key_id)
+        with self._lock:
+            if asked in self._looking:
+                return
+            self._looking.add(asked)
+
+        async def look() -> None:
+            try:
+                await self._keys.find(agent, key_id)
+            finally:
+                with self._lock:
+                    self._looking.discard(asked)
+
+        _spawn(look())
 
     def _take(self, effect: TakeCommitment) -> Taken | NotTaken | Future[Taken | NotTaken]:
         return self._living().pool.take(effect.commitment, int(time.time()))
