@@ -744,8 +744,13 @@ def test_A1_a_response_that_nobody_will_get_is_not_kept(shop: Any, *, store_resp
     spooled: list[int] = []
     shop.facilitator.on_settle = lambda: spooled.append(len(list(folder.iterdir())))
     shop.facilitator.outcomes = [Refused("insufficient_funds")]
-    got = shop.buy("GET", TARGET)
-    assert got.status == 402
+    paid = shop.pay("GET", TARGET)
+    assert shop.send("GET", TARGET, paid).status == 402
+    if store_response:
+        # Kept as long as somebody may settle it still.
+        assert len(list(folder.iterdir())) == 1
+        shop.expire_window()
+        assert shop.send("GET", TARGET, paid).header("payment-required")
     shop.seller.store.flush()
     assert spooled == [1]
     assert list(folder.iterdir()) == []

@@ -50,6 +50,8 @@ _NOT_JUDGED: Final = frozenset({"unexpected_verify_error", "unexpected_error"})
 # Where nothing of a known payment can still be settled, and it would be judged by today's offers.
 _BEGINS_ANEW: Final = frozenset({Reply.CLAIM, Reply.OFFER})
 
+_GOES_ON: Final = frozenset({Reply.DELIVER, Reply.RUN, Reply.PENDING, Reply.ASK, Reply.REPEAT})
+
 Verdict: TypeAlias = Refuse | Serve | Deliver
 
 
@@ -229,7 +231,7 @@ def _answer_known(
         return Refuse(known_payment.refusal(found, Reply.IN_PROGRESS)) if known is None else None
     if reply is Reply.OFFER:
         return _offer(request, read.offers, "this payment was refused; its window is over", networks)
-    if reply in (Reply.DELIVER, Reply.RUN, Reply.PENDING, Reply.REPEAT):
+    if reply in _GOES_ON:
         ticket = ticket_for(request, read, networks, epoch=found.epoch, claim=found.claim)
         verdict = yield from known_payment.resume(ticket, found, reply, now_seconds=now_seconds)
         return verdict

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -14,6 +16,7 @@ from farthing.seller.settling import (
     SETTLE_LEASE_SECONDS,
     receipt_header,
     reconcile,
+    reconsider,
     refund_due,
     refused,
 )
@@ -56,8 +59,9 @@ def resume(ticket: Ticket, found: Known, reply: Reply, *, now_seconds: int) -> F
     ticket = msgspec.structs.replace(
         ticket, flow=found.flow, idempotent=found.idempotent, stores_response=found.stores_response
     )
-    if reply in (Reply.PENDING, Reply.REPEAT):
-        return (yield from (reconcile if reply is Reply.PENDING else _repeat)(ticket, found))
+    going_on = _GOING_ON.get(reply)
+    if going_on is not None:
+        return (yield from going_on(ticket, found))
     if reply is Reply.DELIVER and now_seconds <= found.lease_until:
         return Refuse(refusal(found, Reply.IN_PROGRESS))
     source, target = (State.OWED, State.RUNNING) if reply is Reply.RUN else (State.SETTLED, State.SETTLED)
@@ -83,12 +87,17 @@ def resume(ticket: Ticket, found: Known, reply: Reply, *, now_seconds: int) -> F
     return Deliver(mine, response, header)
 
 
-def _repeat(ticket: Ticket, found: Known) -> Flow[Deliver | Refuse]:
+def _repeat(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse]:
     """Give the earlier answer again, with its receipt: the delivery is on record already, and stays as it is."""
     response = yield from FetchResponse(found.payment_id)
     if response is None:
         return Refuse(refusal(found, Reply.SERVED))
     return Deliver(ticket, response, receipt_header(found.receipt))
+
+
+_GOING_ON: Final[Mapping[Reply, Callable[[Ticket, Known], Flow[Serve | Deliver | Refuse]]]] = MappingProxyType(
+    {Reply.PENDING: reconcile, Reply.ASK: reconsider, Reply.REPEAT: _repeat}
+)
 
 
 def refusal(found: Known, reply: Reply) -> Answer:

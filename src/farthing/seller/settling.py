@@ -41,6 +41,10 @@ DELIVERY_LEASE_SECONDS: Final = 60
 # A refused authorisation may still be submitted by somebody until its window ends; clocks differ, and blocks may be
 # replaced for a while after that.
 HORIZON_SECONDS: Final = 900
+# Refusals that say: settled, and somebody else was told so. Another store of this seller may be that one.
+_TOLD_ANOTHER: Final = frozenset({DUPLICATE_SETTLEMENT, "invalid_exact_evm_nonce_already_used"})
+# How soon a refused payment is looked up again: more often than a block comes there is nothing new.
+RECHECK_SECONDS: Final = 2
 # How a facilitator names the states in which the payment is on chain, or will never be (`docs/facilitator.md`).
 _FOUND_SETTLED: Final = frozenset({"confirmed", "final", "settled"})
 _FOUND_REFUSED: Final = frozenset({"refused"})
@@ -122,20 +126,22 @@ def _settled(
         posted_at=now_seconds,
     )
     if upfront:
-        target = State.RUNNING
+        target = State.RUNNING if ticket.awaited else State.OWED
     elif response is None:
         target = State.REFUND_DUE
     else:
         target = State.SETTLED
     lease_seconds = SETTLE_LEASE_SECONDS if upfront else DELIVERY_LEASE_SECONDS
+    # Where nobody waits, whoever comes first may have it.
+    lease_until = now_seconds + lease_seconds if ticket.awaited else 0
     written = encode_json(settlement)
     moved = yield from Advance(
         ticket.payment_id,
         ticket.epoch,
         source,
         target,
-        lease_until=now_seconds + lease_seconds,
-        run=upfront,
+        lease_until=lease_until,
+        run=upfront and ticket.awaited,
         transaction=settlement.transaction,
         receipt=written.decode(),
         entry=entry,
@@ -191,13 +197,42 @@ def reconcile(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse]:
         status = yield from FindPayment(ticket.payment_id)
     except FacilitatorUnavailable:
         return Refuse(pending(ticket, found.transaction))
-    response: StoredResponse | None = None
-    if ticket.stores_response and ticket.flow is PaymentFlow.AUTHORIZATION:
-        response = yield from FetchResponse(ticket.payment_id)
+    response = yield from _kept(ticket)
     if status is None:
         return (yield from _settle_again(ticket, response, found))
     outcome = _outcome_of(status, ticket)
     return (yield from book(ticket, State.UNKNOWN, outcome, response))
+
+
+def reconsider(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse]:
+    """Ask whether a payment that was refused was settled after all: a late transfer, or a refusal that was no verdict.
+
+    Not where the reason says that another caller was told of its success: what it bought was served there.
+    Asked at most every `RECHECK_SECONDS`, whoever asks: the row's lease is the turn.
+    """
+    answer = refused(ticket.payment_id, ticket.payment.network, ticket.payment.payer, found.reason, found.transaction)
+    now_seconds = yield from Now()
+    if now_seconds <= found.lease_until or found.reason in _TOLD_ANOTHER:
+        return Refuse(answer)
+    until = now_seconds + RECHECK_SECONDS
+    turn = yield from Advance(ticket.payment_id, found.epoch, State.REFUSED, State.REFUSED, lease_until=until)
+    if not turn:
+        return Refuse(answer)
+    try:
+        status = yield from FindPayment(ticket.payment_id)
+    except FacilitatorUnavailable:
+        return Refuse(answer)
+    outcome = None if status is None else _outcome_of(status, ticket)
+    if not isinstance(outcome, Settled):
+        return Refuse(answer)
+    return (yield from book(ticket, State.REFUSED, outcome, (yield from _kept(ticket))))
+
+
+def _kept(ticket: Ticket) -> Flow[StoredResponse | None]:
+    """Fetch what a settled payment is to be given, where its route keeps it."""
+    if ticket.stores_response and ticket.flow is PaymentFlow.AUTHORIZATION:
+        return (yield from FetchResponse(ticket.payment_id))
+    return None
 
 
 def _settle_again(ticket: Ticket, response: StoredResponse | None, found: Known) -> Flow[Serve | Deliver | Refuse]:
@@ -207,6 +242,8 @@ def _settle_again(ticket: Ticket, response: StoredResponse | None, found: Known)
         yield from Advance(ticket.payment_id, ticket.epoch, State.UNKNOWN, State.CLOSED, reason=EXPIRED)
         return Refuse(refused(ticket.payment_id, ticket.payment.network, ticket.payment.payer, EXPIRED, ""))
     nothing_to_deliver = ticket.flow is PaymentFlow.AUTHORIZATION and response is None
+    if not ticket.awaited:
+        return Refuse(pending(ticket, found.transaction))
     # Without keys a repeat is refused *because* the payment settled: asking would only blur what is known.
     if nothing_to_deliver or not (yield from TakesKeys()):
         return Refuse(pending(ticket, found.transaction))

@@ -79,6 +79,7 @@ class Reply(enum.StrEnum):
     CLAIM = "claims again, after verification"
     NOT_CHARGED = "409, not charged"
     REFUSED = "402, the same reason, no offer"
+    ASK = "asks whether it was settled after all; else 402, the same reason, no offer"
     REFUND = "409, naming the transaction: a refund is due"
     OFFER = "402 with an offer"
 
@@ -95,7 +96,7 @@ AUTHORIZATION_MOVES: Final = (
     Move(State.SETTLING, "facilitator: a clear refusal", State.REFUSED),
     Move(State.SETTLING, "anything else, or lease over", State.UNKNOWN),
     Move(State.SETTLING, "no 2xx, by a route that keeps no response", State.VOID),
-    Move(State.UNKNOWN, "a transaction was named; still no evidence", State.UNKNOWN),
+    Move(State.UNKNOWN, "looked up, or a transaction was named; still no evidence", State.UNKNOWN),
     Move(State.UNKNOWN, "evidence: settled", State.SETTLED),
     Move(State.UNKNOWN, "evidence: refused", State.REFUSED),
     Move(State.UNKNOWN, "evidence: settled, but no response was kept", State.REFUND_DUE),
@@ -106,6 +107,9 @@ AUTHORIZATION_MOVES: Final = (
     Move(State.SETTLED, "all bytes out", State.DELIVERED),
     Move(State.SETTLED, "lease over, no response kept", State.REFUND_DUE),
     Move(State.UNKNOWN, "window and horizon over, and the facilitator never had it", State.CLOSED),
+    Move(State.REFUSED, "looked up again", State.REFUSED),
+    Move(State.REFUSED, "evidence: settled after all", State.SETTLED),
+    Move(State.REFUSED, "evidence: settled after all, but no response was kept", State.REFUND_DUE),
     Move(State.REFUSED, "window and horizon over", State.CLOSED),
     Move(State.VOID, "verified: claimed again", State.CLAIMED),
     Move(State.VOID, "verified: claimed again, by a route that keeps no response", State.SETTLING),
@@ -122,12 +126,16 @@ UPFRONT_MOVES: Final = (
     Move(State.SETTLING, "facilitator: success; receipt, ledger and the first run in one transaction", State.RUNNING),
     Move(State.SETTLING, "facilitator: a clear refusal", State.REFUSED),
     Move(State.SETTLING, "anything else, or lease over", State.UNKNOWN),
-    Move(State.UNKNOWN, "a transaction was named; still no evidence", State.UNKNOWN),
+    Move(State.UNKNOWN, "looked up, or a transaction was named; still no evidence", State.UNKNOWN),
     Move(State.UNKNOWN, "evidence: settled; receipt, ledger and the first run in one transaction", State.RUNNING),
+    Move(State.UNKNOWN, "evidence: settled, and nobody waits for it", State.OWED),
     Move(State.UNKNOWN, "evidence: refused", State.REFUSED),
     Move(
         State.UNKNOWN, "the facilitator never had it, and takes keys: settled again, under the same key", State.SETTLING
     ),
+    Move(State.REFUSED, "looked up again", State.REFUSED),
+    Move(State.REFUSED, "evidence: settled after all; receipt, ledger and the first run", State.RUNNING),
+    Move(State.REFUSED, "evidence: settled after all, and nobody waits for it", State.OWED),
     Move(State.RUNNING, "the work goes on: lease renewed", State.RUNNING),
     Move(State.RUNNING, "complete 2xx, all bytes out", State.DELIVERED),
     Move(State.RUNNING, "not begun, since its client has gone", State.OWED),
@@ -160,7 +168,7 @@ SECOND_REQUEST: Final[Mapping[State, Mapping[Relation, Reply]]] = MappingProxyTy
         State.DELIVERED: _row(Reply.SERVED, Reply.CONFLICT, Reply.CONFLICT),
         State.VOID: _row(Reply.CLAIM, Reply.CLAIM, Reply.CLAIM),
         State.ABORTED: _row(Reply.NOT_CHARGED, Reply.CONFLICT, Reply.CLAIM),
-        State.REFUSED: _row(Reply.REFUSED, Reply.REFUSED, Reply.CONFLICT),
+        State.REFUSED: _row(Reply.ASK, Reply.REFUSED, Reply.CONFLICT),
         State.REFUND_DUE: _row(Reply.REFUND, Reply.CONFLICT, Reply.CONFLICT),
         State.REFUNDED: _row(Reply.REFUND, Reply.CONFLICT, Reply.CONFLICT),
         State.CLOSED: _row(Reply.OFFER, Reply.OFFER, Reply.CLAIM),

@@ -32,6 +32,8 @@ class Ticket(msgspec.Struct, frozen=True):
     wire: Wire = CURRENT
     claim: int = 0
     identifier: str = ""
+    # False where nobody waits for the answer: what is found out is put on record, and no work is begun.
+    awaited: bool = True
 
     @property
     def payment_id(self) -> str:

@@ -103,7 +103,7 @@ NAME_SIZE_BYTES: Final = 16
 # Rows of one statement: SQLite compiles one for each power of two up to this, and a batch seldom has more.
 ROWS_MAX: Final = 32
 # A response that nobody will be given is not kept: it would only take room.
-NOTHING_TO_DELIVER: Final = frozenset({State.REFUSED, State.CLOSED, State.REFUND_DUE, State.VOID, State.ABORTED})
+NOTHING_TO_DELIVER: Final = frozenset({State.CLOSED, State.REFUND_DUE, State.VOID, State.ABORTED})
 _DROPS_RESPONSE: Final = NOTHING_TO_DELIVER | {State.DELIVERED}
 # 64-bit columns: a window that ends later than that never ends.
 _FOREVER: Final = 2**62
