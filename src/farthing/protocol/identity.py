@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
+from typing import Final
 
 import msgspec
+
+# Every step of a payment asks for its id again: those that are under way, half a megabyte.
+_REMEMBERED_MAX: Final = 1_024
 
 
 class PaymentIdentity(msgspec.Struct, frozen=True):
@@ -23,5 +28,10 @@ class PaymentIdentity(msgspec.Struct, frozen=True):
     @property
     def payment_id(self) -> str:
         """`pay_` and the SHA-256, in hex, of the canonical JSON array `[kind, part, …]`."""
-        canonical = msgspec.json.encode([self.kind, *self.parts])
-        return "pay_" + hashlib.sha256(canonical).hexdigest()
+        return _payment_id(self.kind, self.parts)
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _payment_id(kind: str, parts: tuple[str, ...]) -> str:
+    canonical = msgspec.json.encode([kind, *parts])
+    return "pay_" + hashlib.sha256(canonical).hexdigest()

@@ -141,7 +141,11 @@ class FacilitatorStore:
         return off_the_loop(self.database, lambda effect: self.database.read(lambda at: query(at, effect)))
 
     def _writing(self, step: Callable[[Connection, E], R]) -> Callable[[E], Pending[R]]:
-        return lambda effect: self.database.submit(lambda at: step(at, effect))
+        def each(at: Connection, effects: list[E]) -> list[R]:
+            return [step(at, effect) for effect in effects]
+
+        # Joined, so that what one turn of the event loop asks for is one batch.
+        return lambda effect: self.database.join(each, effect)
 
 
 def find_payment(at: Connection, payment_id: str) -> PaymentRecord | None:

@@ -6,6 +6,7 @@ On the wire an authorisation is text; behind `read_payment` it is bytes and inte
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -31,6 +32,10 @@ TRANSFER_METHOD: Final = "eip3009"
 # most; the header's own bound allows hardly more.
 SIGNATURE_MAX_BYTES: Final = 4096
 _SIGNATURE_MAX_CHARS = 2 + 2 * SIGNATURE_MAX_BYTES
+
+# Payments under way that are remembered as they were read: a megabyte or two. Larger ones are read each time.
+_REMEMBERED_MAX: Final = 1_024
+_REMEMBERED_MAX_BYTES: Final = 1_024
 
 _HEX_PREFIX_CHARS = 2
 _NONCE_CHARS = 66
@@ -93,14 +98,27 @@ def read_payment(payment: PaymentPayload) -> SignedPayment:
     Raises `RemoteProtocolError` with the JSON path of the field at fault.
     """
     accepted = payment.accepted
-    chain_id = eip155_chain_id(accepted.network)
+    extra = accepted.extra or {}
+    name, version = extra.get("name"), extra.get("version")
+    terms = (
+        accepted.network,
+        accepted.asset,
+        name if isinstance(name, str) else None,
+        version if isinstance(version, str) else None,
+    )
+    raw = bytes(payment.payload)
+    return _read_again(raw, *terms) if len(raw) <= _REMEMBERED_MAX_BYTES else _read(raw, *terms)
+
+
+def _read(raw: bytes, network: str, asset: str, name: str | None, version: str | None) -> SignedPayment:
+    chain_id = eip155_chain_id(network)
     if chain_id is None:
-        message = f"{accepted.network!r} is no eip155 network"
+        message = f"{network!r} is no eip155 network"
         raise RemoteProtocolError(message, path="$.accepted.network")
-    wire = decode_with(_decoder, payment.payload, what="payload", at="$.payload")
+    wire = decode_with(_decoder, msgspec.Raw(raw), what="payload", at="$.payload")
     said = wire.authorization
     try:
-        token = parse_address(accepted.asset)
+        token = parse_address(asset)
     except AddressInvalid as error:
         raise RemoteProtocolError(str(error), path="$.accepted.asset") from None
     try:
@@ -119,17 +137,12 @@ def read_payment(payment: PaymentPayload) -> SignedPayment:
         _read_uint(said.valid_before, "validBefore"),
         _read_nonce(said.nonce),
     )
-    extra = accepted.extra or {}
-    name, version = extra.get("name"), extra.get("version")
-    detail = ExactDetail(
-        chain_id,
-        token,
-        authorization,
-        _read_signature(wire.signature),
-        name if isinstance(name, str) else None,
-        version if isinstance(version, str) else None,
-    )
-    return signed_payment(accepted.network, detail, payer=payer)
+    detail = ExactDetail(chain_id, token, authorization, _read_signature(wire.signature), name, version)
+    return signed_payment(network, detail, payer=payer)
+
+
+# A seller and a facilitator in one process read each payment four times on its way; what was read never changes.
+_read_again = lru_cache(maxsize=_REMEMBERED_MAX)(_read)
 
 
 def signed_payment(network: str, detail: ExactDetail, *, payer: str | None = None) -> SignedPayment:
