@@ -114,6 +114,25 @@ def test_F3_a_node_that_lies_for_a_while_has_nobody_refused_and_nothing_lost(
     assert pyevm.balance(pyevm.payee) == 2 * AMOUNT
 
 
+def test_F3_a_receipt_of_another_fork_is_no_evidence(pyevm: Any, recording_node: Any, eventually: Any) -> None:
+    async def run() -> None:
+        async with recording_node(pyevm.devnet) as node:
+            config = pyevm.config_text.replace(pyevm.devnet.url, node.url)
+            async with pyevm.service(config=config, pace=QUICK) as service:
+                await eventually(lambda: service.lanes[0].lease is not None)
+                node.lie, told = at_first(LIES["a receipt of another fork"], 3)
+                payment = pyevm.payment()
+                assert isinstance(await service.settle(*payment, idempotency_key="k"), Settled)
+                assert told
+                (record,) = service.books.payments()
+                block = pyevm.devnet.rpc("eth_getBlockByNumber", hex(record.block_number), False)  # noqa: FBT003 - JSON-RPC
+                assert record.block_hash == block["hash"]
+                # Booked once, and never back.
+                assert len(service.books.entries(payment.payment_id)) == 2
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("what", ["stopped", "slow", "prose", "half", "empty"])
 def test_F3_a_node_that_is_out_of_order_for_a_while_has_nobody_refused(
     pyevm: Any, recording_node: Any, eventually: Any, what: str
