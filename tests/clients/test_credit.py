@@ -15,12 +15,15 @@ import requests
 from farthing.buyer import Policy, describe_request
 from farthing.clients import Buyer
 from farthing.clients.httpx import PayingTransport, receipt_of
+from farthing.clients.memory import HOSTS_MAX, RememberedOffers
 from farthing.clients.requests import paying_session
 from farthing.errors import ConfigError, FarthingError, PaymentRefused, PaymentUnknown, PolicyRefused, StoreError
 from farthing.flow import Effect, Now
 from farthing.mechanisms.batch_credit import judge_line, verify_commitment
 from farthing.mechanisms.batch_credit.verify import SignedCommitment
-from farthing.signatures import HttpRequest
+from farthing.protocol.codec import decode_payment_required, pack_payment_required
+from farthing.protocol.messages import PaymentRequired, PaymentRequirements, ResourceInfo
+from farthing.signatures import DIRECTORY_PATH, HttpRequest
 from farthing.world.agent_keys import AgentSigner
 from farthing.world.directories import Directories
 
@@ -252,6 +255,75 @@ def test_B1_what_takes_a_refused_promises_place_has_its_nonce(publisher: Publish
     # It is over with: a third request is a purchase of its own.
     assert get(buyer, publisher.origin + "/a").content == PAGE
     assert len(buyer.journal.promises()) == 3
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_price_that_is_known_is_promised_unasked(publisher: Publisher, buyer: Buyer, door: str) -> None:
+    for page in range(4):
+        assert DOORS[door](buyer, f"{publisher.origin}/articles/{page}").content == PAGE
+    assert publisher.unpaid == 1
+    assert len({each.commitment_id for each in publisher.served}) == 4
+    assert {each.purchase.state for each in buyer.journal.promises()} == {"settled"}
+    assert buyer.journal.used() == 8 * 10**15
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_B1_a_price_that_has_changed_is_asked_for_again_under_the_same_nonce(
+    publisher: Publisher, buyer: Buyer, door: str
+) -> None:
+    DOORS[door](buyer, publisher.origin + "/1")
+    publisher.amount = "3000"
+    assert DOORS[door](buyer, publisher.origin + "/2").content == PAGE
+    assert publisher.unpaid == 1
+    assert [each.signed.amount for each in publisher.served] == [2000, 3000]
+    last = publisher.seen[-2:]
+    assert len({part for each in last for part in each["signature-input"][0].split(";") if "nonce" in part}) == 1
+    # The refused one keeps its place until no statement can list it.
+    assert buyer.journal.used() == 7 * 10**15
+    DOORS[door](buyer, publisher.origin + "/3")
+    assert (publisher.unpaid, len(publisher.refused)) == (1, 1)
+
+
+def test_B2_a_remembered_price_is_judged_by_the_policy_again(publisher: Publisher, tmp_path: Path) -> None:
+    with buyer_of(publisher, tmp_path, total="$0.003") as buyer:
+        get(buyer, publisher.origin + "/1")
+        with pytest.raises(PolicyRefused) as caught:
+            get(buyer, publisher.origin + "/2")
+        assert caught.value.reason == "over_total"
+        assert get(buyer, publisher.origin + DIRECTORY_PATH).status_code == 200
+    assert len(publisher.seen) == 1
+
+
+def test_B1_a_promise_ahead_whose_answer_is_lost_is_presented_again(publisher: Publisher, buyer: Buyer) -> None:
+    get(buyer, publisher.origin + "/1")
+    publisher.mode = "cut"
+    with pytest.raises(PaymentUnknown):
+        get(buyer, publisher.origin + "/2")
+    publisher.mode = "fine"
+    assert get(buyer, publisher.origin + "/2").content == PAGE
+    assert publisher.unpaid == 1
+    assert len({each.commitment_id for each in publisher.served}) == 2
+
+
+def test_what_is_remembered_is_bounded_and_on_credit_alone() -> None:
+    memory = RememberedOffers()
+    offers = [
+        PaymentRequirements("batch-settlement", NETWORK, "1", "USD", "p", 60, {"decimals": 6}),
+        PaymentRequirements("exact", "eip155:8453", "1", "0x00", "p", 60),
+    ]
+    received = decode_payment_required(
+        pack_payment_required(PaymentRequired(ResourceInfo("https://a.example"), tuple(offers)))
+    )
+    for number in range(HOSTS_MAX + 1):
+        memory.remember(f"h{number}.example", "GET", received)
+    assert memory.recall("h0.example", "GET") is None
+    kept = memory.recall("h1.example", "GET")
+    assert kept is not None
+    assert [each.requirements.network for each in kept.offers] == [NETWORK]
+    assert (kept.resource, kept.resource_raw) == (None, None)
+    assert memory.recall("h1.example", "POST") is None
+    memory.forget("h1.example", "GET")
+    assert memory.recall("h1.example", "GET") is None
 
 
 def test_C3_what_was_captured_opens_nothing_else(publisher: Publisher, buyer: Buyer) -> None:

@@ -16,11 +16,11 @@ from farthing.buyer.events import Concluded, Event, Offered, Paying, Signing
 from farthing.buyer.journal import PresentAgain, RenewPayment, Reserve
 from farthing.buyer.policy import Policy
 from farthing.buyer.purchase import PaidRequest, Terms, prepare, prepare_ahead, read_demand
-from farthing.buyer.request import PaymentDemand, RequestFacts
+from farthing.buyer.request import PaymentDemand, RequestFacts, describe_request
 from farthing.buyer.verdict import SIGNED_FIELDS, NoAnswer, PaidAnswer, Receipt, conclude
 from farthing.clients.memory import RememberedOffers
 from farthing.clients.reconcile import Reconciliation
-from farthing.errors import BodyNotReplayable, ConfigError, FarthingError, PaymentError
+from farthing.errors import BodyNotReplayable, ConfigError, FarthingError, PaymentError, PaymentRefused
 from farthing.evm.signing import Signer, SignTypedData
 from farthing.flow import Effect, Flow, drive, drive_async
 from farthing.mechanisms.exact_evm import ExactEvmBuyer
@@ -129,6 +129,12 @@ class Buyer:
         """The address that pays, as EIP-55 text; the agent's origin where it pays on credit alone."""
         return self.terms.payer
 
+    def recall(self, method: str, url: str) -> ReceivedOffers | None:
+        """Give what this host has offered last, where it can be promised unasked; None for a buyer without an agent."""
+        if self.remembered is None:
+            return None
+        return self.remembered.recall(describe_request(method, url, b"").authority, method.upper())
+
     def close(self) -> None:
         """Close the journal, where this buyer opened it."""
         if self._owns_journal:
@@ -181,6 +187,8 @@ class Exchange:
         # What the journal takes for alive on our account, and whether its end is on record.
         self._purchase_id = ""
         self._concluded = False
+        # Whether nobody has asked for the payment yet.
+        self._ahead = False
         # Likewise, for an earlier payment that is about to leave again.
         self._leaving_id = ""
         # Its answer is on its way to the caller, and whether the end of that way was told.
@@ -220,14 +228,27 @@ class Exchange:
                     remembered.remember(self._request.authority, self._request.method, received)
         return self._begun((yield from prepare(self._buyer.terms, self._request, demand)))
 
-    def pay_ahead(self, remembered: ReceivedOffers) -> Flow[PaidRequest | None]:
-        """From a price that is known to a promise on record, before anybody asks; None where it is not to be paid."""
+    def pay_for(self, demand: PaymentDemand | ReceivedOffers) -> Flow[PaidRequest | None]:
+        """Pay what a 402 demands, or promise ahead what this host has offered last; None where that is not to be paid.
+
+        Whatever speaks against a promise ahead is told when the seller asks.
+        """
+        if isinstance(demand, PaymentDemand):
+            return (yield from self.pay(demand))
+        self._ahead = True
         try:
-            paid = yield from prepare_ahead(self._buyer.terms, self._request, remembered)
+            paid = yield from prepare_ahead(self._buyer.terms, self._request, demand)
         except PaymentError:
-            # Whatever speaks against it is told when the seller asks.
             return None
         return self._begun(paid)
+
+    def asks_anew(self, error: BaseException) -> bool:
+        """Tell whether a promise ahead was refused: its answer asks for a payment as if there had been none."""
+        if not self._ahead or not isinstance(error, PaymentRefused):
+            return False
+        if self._buyer.remembered is not None:
+            self._buyer.remembered.forget(self._request.authority, self._request.method)
+        return True
 
     def _begun(self, paid: PaidRequest) -> PaidRequest:
         self._purchase_id = paid.purchase_id

@@ -31,6 +31,7 @@ from farthing.clients.buyer import (
     with_body,
 )
 from farthing.errors import ConfigError
+from farthing.protocol.codec import ReceivedOffers
 from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
 
 if TYPE_CHECKING:
@@ -101,13 +102,46 @@ class PayingTransport(_Transports):
         """Send `request`; where a 402 comes back, pay and send it again."""
         inner = self._transport(request, "HTTPTransport")
         refuse_own_header(request.headers)
-        response = inner.handle_request(request)
+        response = None
+        remembered = self._recall(request)
+        if remembered is not None:
+            response = self._purchase_blocking(inner, request, Exchange(self._buyer, _facts(request)), remembered)
+        if response is None:
+            response = inner.handle_request(request)
         if response.status_code != STATUS_PAYMENT_REQUIRED:
             return response
         body = _read_some(request, response)
-        facts = _facts(request)
-        with Exchange(self._buyer, facts) as exchange:
-            paid = exchange.blocking(exchange.pay(_demand(response, body)))
+        exchange = Exchange(self._buyer, _facts(request))
+        return self._purchase_blocking(inner, request, exchange, _demand(response, body))
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send `request`; where a 402 comes back, pay and send it again, in a task that outlives its caller."""
+        inner = self._transport(request, "AsyncHTTPTransport")
+        refuse_own_header(request.headers)
+        response = None
+        remembered = self._recall(request)
+        if remembered is not None:
+            response = await self._outliving(inner, request, remembered)
+        if response is None:
+            response = await inner.handle_async_request(request)
+        if response.status_code != STATUS_PAYMENT_REQUIRED:
+            return response
+        body = await _read_some_async(request, response)
+        return await self._outliving(inner, request, _demand(response, body))
+
+    def _recall(self, request: Any) -> ReceivedOffers | None:
+        # Only a body that can be sent again is signed ahead: the seller may ask for another price.
+        if self._buyer.remembered is None or not isinstance(request.stream, _library(request).ByteStream):
+            return None
+        return self._buyer.recall(request.method, str(request.url))
+
+    def _purchase_blocking(
+        self, inner: Any, request: Any, exchange: Exchange, demand: PaymentDemand | ReceivedOffers
+    ) -> Any:
+        with exchange:
+            paid = exchange.blocking(exchange.pay_for(demand))
+            if paid is None:
+                return None
             try:
                 answer = inner.handle_request(_with_payment(request, paid))
             except Exception as error:
@@ -118,21 +152,16 @@ class PayingTransport(_Transports):
                 if says_why_in_its_body(said):
                     said = with_body(said, _read_some(request, answer), _encoding(answer))
                 receipt = exchange.blocking(exchange.conclude(said, streams=True))
-            except BaseException:
+            except BaseException as error:
+                if exchange.asks_anew(error):
+                    return answer
                 answer.close()
                 raise
             return _handed_over(answer, receipt, exchange)
 
-    async def handle_async_request(self, request: Any) -> Any:
-        """Send `request`; where a 402 comes back, pay and send it again, in a task that outlives its caller."""
-        inner = self._transport(request, "AsyncHTTPTransport")
-        refuse_own_header(request.headers)
-        response = await inner.handle_async_request(request)
-        if response.status_code != STATUS_PAYMENT_REQUIRED:
-            return response
-        body = await _read_some_async(request, response)
+    async def _outliving(self, inner: Any, request: Any, demand: PaymentDemand | ReceivedOffers) -> Any:
         exchange = Exchange(self._buyer, _facts(request))
-        task = _task(self._purchase(inner, request, exchange, _demand(response, body)))
+        task = _task(self._purchase(inner, request, exchange, demand))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -142,9 +171,13 @@ class PayingTransport(_Transports):
             self._outlive(task, exchange)
             raise
 
-    async def _purchase(self, inner: Any, request: Any, exchange: Exchange, demand: PaymentDemand) -> Any:
+    async def _purchase(
+        self, inner: Any, request: Any, exchange: Exchange, demand: PaymentDemand | ReceivedOffers
+    ) -> Any:
         with exchange:
-            paid = await exchange.awaiting(exchange.pay(demand))
+            paid = await exchange.awaiting(exchange.pay_for(demand))
+            if paid is None:
+                return None
             try:
                 answer = await inner.handle_async_request(_with_payment(request, paid))
             except Exception as error:
@@ -155,7 +188,9 @@ class PayingTransport(_Transports):
                 if says_why_in_its_body(said):
                     said = with_body(said, await _read_some_async(request, answer), _encoding(answer))
                 receipt = await exchange.awaiting(exchange.conclude(said, streams=True))
-            except BaseException:
+            except BaseException as error:
+                if exchange.asks_anew(error):
+                    return answer
                 await answer.aclose()
                 raise
             return _handed_over(answer, receipt, exchange)

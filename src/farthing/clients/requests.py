@@ -14,7 +14,7 @@ import requests
 import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from farthing.buyer import PaidAnswer, PaidRequest, Receipt, RequestFacts, describe_request
+from farthing.buyer import PaidAnswer, PaidRequest, PaymentDemand, Receipt, RequestFacts, describe_request
 from farthing.clients.buyer import (
     DEMAND_BODY_MAX_BYTES,
     Buyer,
@@ -26,6 +26,7 @@ from farthing.clients.buyer import (
     signed_lines,
     with_body,
 )
+from farthing.protocol.codec import ReceivedOffers
 from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
 
 
@@ -67,13 +68,33 @@ class PayingAdapter(BaseAdapter):
             "stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies
         }  # fmt: skip
         refuse_own_header(request.headers)
-        response = self._inner.send(request, **options)
+        response = None
+        remembered = self._recall(request)
+        if remembered is not None:
+            response = self._purchase(request, options, remembered)
+        if response is None:
+            response = self._inner.send(request, **options)
         if response.status_code != STATUS_PAYMENT_REQUIRED:
             return response
         headers = response.headers
         demand = demand_of(headers.get(PAYMENT_REQUIRED), _read_some(response), headers.get("Content-Encoding", ""))
+        bought = self._purchase(request, options, demand)
+        return response if bought is None else bought
+
+    def _recall(self, request: requests.PreparedRequest) -> ReceivedOffers | None:
+        # Only a body that can be sent again is signed ahead: the seller may ask for another price.
+        body: Any = request.body  # a file or a generator too, whatever the stubs say
+        if self._buyer.remembered is None or not isinstance(body, (str, bytes, type(None))):
+            return None
+        return self._buyer.recall(request.method or "", request.url or "")
+
+    def _purchase(
+        self, request: requests.PreparedRequest, options: dict[str, Any], demand: PaymentDemand | ReceivedOffers
+    ) -> requests.Response | None:
         with Exchange(self._buyer, _facts(request)) as exchange:
-            paid = exchange.blocking(exchange.pay(demand))
+            paid = exchange.blocking(exchange.pay_for(demand))
+            if paid is None:
+                return None
             again = request.copy()
             for name, value in paid.lines:
                 again.headers[name] = value
@@ -86,7 +107,9 @@ class PayingAdapter(BaseAdapter):
             answer.request = request
             try:
                 receipt = exchange.blocking(exchange.conclude(_answer(answer, paid), streams=True))
-            except BaseException:
+            except BaseException as error:
+                if exchange.asks_anew(error):
+                    return answer
                 answer.close()
                 raise
             return _handed_over(answer, receipt, exchange)

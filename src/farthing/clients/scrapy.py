@@ -21,7 +21,7 @@ from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import IgnoreRequest, NotConfigured
 from scrapy.utils.misc import load_object
 
-from farthing.buyer import PaidAnswer, PaidRequest, Policy, Receipt, describe_request
+from farthing.buyer import PaidAnswer, PaidRequest, PaymentDemand, Policy, Receipt, describe_request
 from farthing.buyer.verdict import SIGNED_FIELDS
 from farthing.clients.buyer import (
     DEMAND_BODY_MAX_BYTES,
@@ -34,6 +34,7 @@ from farthing.clients.buyer import (
     with_body,
 )
 from farthing.errors import ConfigError, FarthingError, PaymentError, PaymentUnknown, PolicyRefused
+from farthing.protocol.codec import ReceivedOffers
 from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
 
 if TYPE_CHECKING:
@@ -100,18 +101,27 @@ class PayingMiddleware:
         if self._owns_buyer:
             self.buyer.close()
 
-    def process_request(self, request: Request) -> None:
-        """See that a request brings no payment of its own."""
-        if _PAYING not in request.meta:
-            refuse_own_header(str(name) for name in request.headers.to_unicode_dict())
+    async def process_request(self, request: Request) -> Response | Request | None:
+        """See that a request brings no payment of its own; where its price is known on credit, promise it unasked."""
+        if _PAYING in request.meta:
+            return None
+        refuse_own_header(str(name) for name in request.headers.to_unicode_dict())
+        remembered = self.buyer.recall(request.method, request.url)
+        if remembered is None or not _may_be_paid(request):
+            return None
+        return await self._try(request, remembered)
 
     async def process_response(self, request: Request, response: Response) -> Response | Request:
         """Where a 402 comes back, pay and fetch the page again."""
         first_402 = response.status == STATUS_PAYMENT_REQUIRED and _PAYING not in request.meta
-        if not first_402 or not request.meta.get("farthing_pay", True) or urlsplit(request.url).path in _NEVER_PAID:
+        if not first_402 or not _may_be_paid(request):
             return response
+        demand = demand_of(_header(response, PAYMENT_REQUIRED), response.body[:DEMAND_BODY_MAX_BYTES], "")
+        return await self._try(request, demand) or response
+
+    async def _try(self, request: Request, demand: PaymentDemand | ReceivedOffers) -> Response | Request | None:
         try:
-            return await self._buy(request, response)
+            return await self._buy(request, demand)
         except PaymentUnknown as error:
             # The same request again presents the same payment: nobody pays twice by trying.
             self._count(f"unknown/{error.reason}")
@@ -124,19 +134,26 @@ class PayingMiddleware:
             self._look_at_budget(error)
             raise NotBought(error) from error
 
-    async def _buy(self, request: Request, response: Response) -> Response:
+    async def _buy(self, request: Request, demand: PaymentDemand | ReceivedOffers) -> Response | None:
         _check_loop()
         facts = describe_request(request.method, request.url, request.body)
-        demand = demand_of(_header(response, PAYMENT_REQUIRED), response.body[:DEMAND_BODY_MAX_BYTES], "")
         engine: Any = self._crawler.engine
         with Exchange(self.buyer, facts) as exchange:
-            paid = await exchange.awaiting(exchange.pay(demand))
+            paid = await exchange.awaiting(exchange.pay_for(demand))
+            if paid is None:
+                return None
             try:
                 answer: Response = await engine.download_async(_with_payment(request, paid))
             except Exception as error:  # whatever it was, the payload may have left
                 await exchange.awaiting(exchange.lost(error))
                 raise
-            receipt = await exchange.awaiting(exchange.conclude(_answer(answer, paid)))
+            try:
+                receipt = await exchange.awaiting(exchange.conclude(_answer(answer, paid)))
+            except PaymentError as error:
+                if exchange.asks_anew(error):
+                    answer.request = request
+                    return answer
+                raise
         self._count(receipt.state)
         # The crawler's own request: the payment is in no copy that is kept, cached or followed.
         answer.request = request
@@ -164,6 +181,10 @@ class PayingMiddleware:
     def _count(self, what: str) -> None:
         stats: Any = self._crawler.stats
         stats.inc_value(f"farthing/{what}")
+
+
+def _may_be_paid(request: Request) -> bool:
+    return bool(request.meta.get("farthing_pay", True)) and urlsplit(request.url).path not in _NEVER_PAID
 
 
 def receipt_of(response: Response) -> Receipt | None:

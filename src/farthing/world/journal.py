@@ -207,6 +207,7 @@ class Journal:
 
     def promises(self, *, after: Purchase | None = None, limit: int = PAGE_MAX) -> list[Promised]:
         """List purchases on credit with what was signed and the seller's receipt, a page like `purchases()`."""
+        self._see_notes()
         start = (after.created_at, after.created_at, after.purchase_id) if after else (-1, -1, "")
         rows = self._database.read(lambda c: c.execute(SELECT_PROMISES, (*start, min(limit, PAGE_MAX))).fetchall())
         found: list[Promised] = []
