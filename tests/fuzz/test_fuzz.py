@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from targets import TARGETS
+from targets import AUTHORIZATION, EXACT, TARGETS
 
 HERE = Path(__file__).parent
 # A target's share of a run of the suite: enough for some hundred thousand inputs where it is asked for.
@@ -35,7 +36,17 @@ def test_seeds_are_read(name: str) -> None:
         TARGETS[name].read(seed)
 
 
+TOO_MUCH = str(2**256)
+# Readers end in one of our errors, or with what they read; what must be refused is refused elsewhere (tests/protocol).
 FOUND = {
+    "a value over 256 bits": (
+        "exact_evm",
+        json.dumps({**EXACT, "authorization": {**AUTHORIZATION, "value": TOO_MUCH}}).encode(),
+    ),
+    "a nonce that is no hexadecimal": (
+        "exact_evm",
+        json.dumps({**EXACT, "authorization": {**AUTHORIZATION, "nonce": "0x" + "g0" * 32}}).encode(),
+    ),
     "a name of an offer's member that is no UTF-8": ("messages", b'{"accepts":[{"\xff\xff":1}]}'),
     "a text of an offer's member that is no UTF-8": ("messages", b'{"accepts":[{"scheme":"\x80"}]}'),
     "a key of a directory that is no UTF-8": ("signatures", b'{"keys": [{"kty": "\x80OKP", "crv": "Ed25519"}]}'),
