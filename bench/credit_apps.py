@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bench.apps import BASE_URL, PAID_PATH, bare
-from bench.canned import CannedFacilitator
 from farthing.protocol.clearing import (
     EdgeStarted,
     Lease,
@@ -94,7 +93,6 @@ def on_credit(folder: Path) -> Any:
         keys=_Keys(),
     )
     seller = Seller(
-        facilitator=CannedFacilitator(),
         base_url=BASE_URL,
         store=folder / "seller.sqlite3",
         accepts=[Terms(scheme="batch-settlement", network=NETWORK, pay_to=PAYEE)],

@@ -214,16 +214,6 @@ class Directory:
         return key
 
 
-class NoFacilitator:
-    """Nobody settles anything here."""
-
-    async def verify(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError
-
-    settle = verify
-    supported = verify
-
-
 class Answer(msgspec.Struct, frozen=True):
     """What came back."""
 
@@ -260,7 +250,7 @@ class Town:
         )
         self.welcome(self.crawler)
         self.url = self.open_site("edge-1")
-        self.client = self._ends.enter_context(httpx2.Client(timeout=SECONDS))
+        self.client = self._ends.enter_context(httpx2.Client(timeout=SECONDS, headers={"Connection": "close"}))
         return self
 
     def __exit__(
@@ -287,7 +277,6 @@ class Town:
         def make(url: str) -> Any:
             on_credit = Terms(scheme="batch-settlement", network=NETWORK, pay_to=PAYEE)
             seller = Seller(
-                facilitator=NoFacilitator(),  # type: ignore[arg-type]
                 base_url=url,
                 store=self.folder / f"{name}-seller.sqlite",
                 accepts=[on_credit],

@@ -11,6 +11,7 @@ from farthing.cli.clearing import clearing
 from farthing.cli.crawl import crawl
 from farthing.cli.demo import demo
 from farthing.cli.devnet import devnet
+from farthing.cli.edge import edge
 from farthing.cli.explain import explain
 from farthing.cli.facilitator import facilitator
 from farthing.cli.facilitator_reconcile import reconcile as facilitator_reconcile
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("devnet")(devnet)
+app.command("edge")(edge)
 facilitating = typer.Typer(name="facilitator", invoke_without_command=True, rich_markup_mode=None)
 facilitating.callback()(facilitator)
 facilitating.command("reconcile")(facilitator_reconcile)
@@ -48,6 +50,7 @@ app.command("post")(post)
 app.command("put")(put)
 app.command("delete")(delete)
 app.command("head")(head)
+app.command("edge")(edge)
 app.command("crawl")(crawl)
 payments.command("reconcile")(reconcile)
 app.add_typer(payments)

@@ -29,6 +29,7 @@ from farthing.seller.headers import paid_headers
 from farthing.seller.payment import Payment
 from farthing.seller.request import Request
 from farthing.servers.asgi_wire import HeaderList, Message, Replayed, Send, decoded, encoded, send_answer
+from farthing.servers.edge import CREDIT_PREFIX
 from farthing.signatures.keys import MessageSigner
 from farthing.signatures.messages import HttpRequest, gather_fields, normal_authority
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from farthing.servers.seller import Seller
 
 
-CREDIT_PREFIX: Final = "clearing:"
 # Ours to say: a handler's would break the receipt, or another digest than the body's.
 _OURS: Final = RESPONSE_HEADERS | {"signature", "signature-input", "content-digest"}
 

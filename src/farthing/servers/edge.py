@@ -51,6 +51,8 @@ PROCESSES_MAX: Final = 64
 # What an ending process waits for the clearing house to take what is left; the next one uploads it otherwise.
 CLOSE_SECONDS: Final = 5.0
 CURRENCY_DEFAULT: Final = "USD"
+# How names of clearing networks begin.
+CREDIT_PREFIX: Final = "clearing:"
 
 log = logging.getLogger("farthing.edge")
 
@@ -119,7 +121,7 @@ class Edge:
         upload_every_seconds: float = UPLOAD_EVERY_SECONDS,
     ) -> None:
         """Open the store and begin to pass on what is left of earlier lives."""
-        if not network.startswith("clearing:"):
+        if not network.startswith(CREDIT_PREFIX):
             message = f"The network of an edge is a clearing network, like 'clearing:example', not {network!r}."
             raise ConfigError(message)
         try:

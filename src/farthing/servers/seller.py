@@ -56,9 +56,9 @@ from farthing.seller.routes import (
 )
 from farthing.seller.states import PaymentFlow
 from farthing.seller.ticket import Verdict
-from farthing.servers.edge import Edge
+from farthing.servers.edge import CREDIT_PREFIX, Edge
 from farthing.servers.marks import AppRoute, Mark, app_routes, paid_mark
-from farthing.servers.verifying import Verifying
+from farthing.servers.verifying import NoFacilitator, Verifying
 from farthing.world.performers import Performer, system_handlers
 from farthing.world.seller_store import SellerStore
 
@@ -90,9 +90,9 @@ class Seller:
     def __init__(
         self,
         *,
-        facilitator: Facilitator,
         base_url: str,
         store: str | Path,
+        facilitator: Facilitator | None = None,
         pay_to: str = "",
         network: str = "",
         accepts: Iterable[Terms] = (),
@@ -116,8 +116,9 @@ class Seller:
         self._learnt: set[tuple[str, str, int]] = set()
         self._lock = threading.Lock()
         self.store = SellerStore(store)
-        self.facilitator = facilitator
-        verifying = Verifying(facilitator, self._kinds, self.store.name)
+        self._settles = facilitator is not None
+        self.facilitator: Facilitator = NoFacilitator() if facilitator is None else facilitator
+        verifying = Verifying(self.facilitator, self._kinds, self.store.name)
         on_credit = {} if edge is None else edge.handlers()
         self.performer = Performer({**system_handlers(), **self.store.handlers(), **verifying.handlers(), **on_credit})
 
@@ -322,6 +323,9 @@ class Seller:
             try:
                 if not full.network or not full.pay_to:
                     message = "network and pay_to are missing; give them to Seller or to each of accepts."
+                    raise ConfigError(message)
+                if not self._settles and not full.network.startswith(CREDIT_PREFIX):
+                    message = f"payments on {full.network} are settled by a facilitator; give one to Seller."
                     raise ConfigError(message)
                 ways.append(
                     make_way(

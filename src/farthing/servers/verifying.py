@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar, cast
 from farthing.errors import FacilitatorUnavailable, FarthingError
 from farthing.flow import Effect
 from farthing.protocol.codec import encode_json
-from farthing.protocol.facilitator import Facilitator, FindPayment, Settle, Verify
-from farthing.protocol.messages import SupportedResponse, VerifyResponse
+from farthing.protocol.facilitator import Facilitator, FindPayment, Outcome, PaymentStatus, Settle, Verify
+from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SupportedResponse, VerifyResponse
 from farthing.seller.store import TakesKeys
 from farthing.world.pending import Pending
 
@@ -20,6 +20,7 @@ R = TypeVar("R")
 
 # What a facilitator that takes idempotency keys says among the extensions of `/supported`.
 IDEMPOTENCY_KEYS: Final = "idempotency-key"
+_NO_FACILITATOR: Final = "This seller takes promises alone and has no facilitator."
 
 log = logging.getLogger("farthing.seller")
 
@@ -156,3 +157,28 @@ def _at_once(answering: Coroutine[Any, Any, R]) -> R:
     answering.close()
     message = "The facilitator says answers_at_once and waits for something."
     raise RuntimeError(message)
+
+
+class NoFacilitator:
+    """Takes a facilitator's place for a seller who takes promises alone: it is never asked in earnest."""
+
+    async def supported(self) -> SupportedResponse:
+        """Settle nothing."""
+        return SupportedResponse(kinds=())
+
+    async def verify(self, payment: PaymentPayload, requirements: PaymentRequirements) -> VerifyResponse:
+        """Judge nothing."""
+        del payment, requirements
+        raise FacilitatorUnavailable(_NO_FACILITATOR)
+
+    async def settle(
+        self, payment: PaymentPayload, requirements: PaymentRequirements, *, idempotency_key: str
+    ) -> Outcome:
+        """Settle nothing."""
+        del payment, requirements, idempotency_key
+        raise FacilitatorUnavailable(_NO_FACILITATOR)
+
+    async def find(self, payment_id: str) -> PaymentStatus | None:
+        """Know nothing."""
+        del payment_id
+        return None

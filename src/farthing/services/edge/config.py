@@ -1,0 +1,150 @@
+"""The configuration of `farthing edge`: a TOML file, read into frozen structs; each error names its field."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from farthing.errors import ConfigError
+from farthing.protocol.clearing import Label
+from farthing.servers.edge import OFFLINE_LIMIT_SECONDS
+from farthing.signatures.keys import SigningKey
+from farthing.world.edge_credit import LEASE_AMOUNT_DEFAULT, LEASE_SECONDS_DEFAULT
+from farthing.world.keys import read_private_file
+
+# A configuration is a page of text, with a line for each route.
+CONFIG_MAX_BYTES: Final = 1_000_000
+ROUTES_MAX: Final = 1_000
+_KEY_FILE_MAX_BYTES: Final = 256
+_KEY = re.compile(r"(?:0x)?([0-9a-fA-F]{64})\s*")
+_WHERE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<path>[^`]*)`\Z", re.DOTALL)
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file: what is not known is a mistake, most often a spelling."""
+
+
+class ClearingTable(_Table, frozen=True):
+    """The clearing house: its URL, its network, the edge's token (an environment variable), and who is paid."""
+
+    url: str
+    network: Annotated[str, msgspec.Meta(pattern=r"\Aclearing:[-_a-zA-Z0-9]{1,32}\Z")]
+    token_env: str
+    payee: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    # What the clearing house wants to see at this site before it pays anything out.
+    challenge: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    currency: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")] = "USD"
+    lease_amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)] = LEASE_AMOUNT_DEFAULT
+    lease_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = LEASE_SECONDS_DEFAULT
+    offline_limit_seconds: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = int(OFFLINE_LIMIT_SECONDS)
+
+
+class ReceiptsTable(_Table, frozen=True):
+    """The Ed25519 key that signs receipts: its environment variable, or the private file with it."""
+
+    key_env: str = ""
+    key_file: str = ""
+
+
+class UpstreamTable(_Table, frozen=True):
+    """The site behind: its URL, and how long it may take to begin its answer."""
+
+    url: str
+    timeout_seconds: Annotated[int, msgspec.Meta(ge=1, le=3_600)] = 60
+
+
+class RouteTable(_Table, frozen=True):
+    """A price: `route = "GET /articles/{id}"`, `price = "$0.001"`."""
+
+    route: str
+    price: str
+    description: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+class ServerTable(_Table, frozen=True):
+    """Where it listens. Port 0 takes a free one; with `reuse_port` several processes share one port."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 4040
+    reuse_port: bool = False
+
+
+class DirectoriesTable(_Table, frozen=True):
+    """Key directories: `allowed` names origins that may be private or plain http (a test's, a demo's)."""
+
+    allowed: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    require_signed: bool = True
+
+
+class EdgeConfig(_Table, frozen=True):
+    """The whole file."""
+
+    name: Label
+    base_url: str
+    clearing: ClearingTable
+    receipts: ReceiptsTable
+    upstream: UpstreamTable
+    route: Annotated[tuple[RouteTable, ...], msgspec.Meta(min_length=1, max_length=ROUTES_MAX)]
+    store: str = "edge.sqlite3"
+    server: ServerTable = ServerTable()
+    directories: DirectoriesTable = DirectoriesTable()
+
+
+def load_config(path: Path) -> EdgeConfig:
+    """Read and check a file. Raises `ConfigError` that names file, field and what to do."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        message = f"{path} can't be read: {error.strerror}."
+        raise ConfigError(message) from None
+    if len(text) > CONFIG_MAX_BYTES:
+        message = f"{path} has {len(text)} bytes; a configuration has at most {CONFIG_MAX_BYTES}."
+        raise ConfigError(message)
+    return read_config(text.decode("utf-8", "replace"), where=str(path))
+
+
+def read_config(text: str, *, where: str = "configuration") -> EdgeConfig:
+    """Read a configuration's text. Raises `ConfigError` that names the field."""
+    try:
+        return msgspec.convert(tomllib.loads(text), EdgeConfig)
+    except tomllib.TOMLDecodeError as error:
+        message = f"{where}: not TOML: {error}"
+        raise ConfigError(message) from None
+    except msgspec.ValidationError as error:
+        found = _WHERE.match(str(error))
+        what, field = (found["what"], found["path"]) if found else (str(error), "")
+        message = f"{where} [{field}]: {what}" if field else f"{where}: {what}"
+        raise ConfigError(message) from None
+
+
+def receipt_key_of(table: ReceiptsTable, environment: Mapping[str, str] | None = None) -> SigningKey:
+    """Read the key that signs receipts. Raises `ConfigError` or `SignerError`, neither of which holds it."""
+    environment = os.environ if environment is None else environment
+    if bool(table.key_env) == bool(table.key_file):
+        message = "[receipts]: give key_env (an environment variable's name) or key_file (a private file), one of both."
+        raise ConfigError(message)
+    if table.key_env:
+        text, source = environment.get(table.key_env, ""), f"the environment variable {table.key_env}"
+    else:
+        text, source = read_private_file(table.key_file, max_bytes=_KEY_FILE_MAX_BYTES), f"the file {table.key_file}"
+    found = _KEY.fullmatch(text)
+    del text
+    if found is None:
+        message = f"[receipts]: {source} holds no key; 64 hexadecimal digits are one (`openssl rand -hex 32`)."
+        raise ConfigError(message)
+    return SigningKey(bytes.fromhex(found[1]))
+
+
+def token_of(table: ClearingTable, environment: Mapping[str, str] | None = None) -> str:
+    """Read the edge's token. Raises `ConfigError`."""
+    token = (os.environ if environment is None else environment).get(table.token_env, "")
+    if not token:
+        message = f"[clearing] token_env: {table.token_env} is not set; the clearing house's operator gives the token."
+        raise ConfigError(message)
+    return token
