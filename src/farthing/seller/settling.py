@@ -219,12 +219,20 @@ def reconsider(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse]:
     if not turn:
         return Refuse(answer)
     try:
-        status = yield from FindPayment(ticket.payment_id)
+        booked = yield from look_again(ticket, found)
     except FacilitatorUnavailable:
-        return Refuse(answer)
+        booked = None
+    return Refuse(answer) if booked is None else booked
+
+
+def look_again(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse | None]:
+    """Look a refused payment up; None where it was not settled. Raises `FacilitatorUnavailable`."""
+    if found.reason in _TOLD_ANOTHER:
+        return None
+    status = yield from FindPayment(ticket.payment_id)
     outcome = None if status is None else _outcome_of(status, ticket)
     if not isinstance(outcome, Settled):
-        return Refuse(answer)
+        return None
     return (yield from book(ticket, State.REFUSED, outcome, (yield from _kept(ticket))))
 
 

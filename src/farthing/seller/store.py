@@ -161,6 +161,33 @@ class MarkDelivered(Effect[None], frozen=True):
     keep: bool = False
 
 
+class Stale(msgspec.Struct, frozen=True):
+    """A payment that nobody works on and that isn't where it belongs, with what its books need. `amount` is atomic."""
+
+    known: Known
+    asset: str
+    pay_to: str
+    amount: int
+
+
+class FindStale(Effect["tuple[Stale, ...]"], frozen=True):
+    """Find payments under way whose leases are over, and refused ones with `valid_before` under `closing_before`.
+
+    The oldest first, at most `limit`.
+    """
+
+    now_seconds: int
+    closing_before: int
+    limit: int
+
+
+class Archive(Effect[int], frozen=True):
+    """Move payments that are over, with `valid_before` under this, out of the way: at most `limit`; gives how many."""
+
+    valid_before: int
+    limit: int
+
+
 class TakesKeys(Effect[bool], frozen=True):
     """Whether the facilitator takes idempotency keys: a second `/settle` under one key is answered as the first was.
 

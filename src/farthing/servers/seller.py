@@ -56,6 +56,7 @@ from farthing.seller.routes import (
 )
 from farthing.seller.states import PaymentFlow
 from farthing.seller.ticket import Verdict
+from farthing.servers.caretaking import Caretaker
 from farthing.servers.edge import CREDIT_PREFIX, Edge
 from farthing.servers.marks import AppRoute, Mark, app_routes, paid_mark
 from farthing.servers.verifying import NoFacilitator, Verifying
@@ -121,10 +122,19 @@ class Seller:
         verifying = Verifying(self.facilitator, self._kinds, self.store.name)
         on_credit = {} if edge is None else edge.handlers()
         self.performer = Performer({**system_handlers(), **self.store.handlers(), **verifying.handlers(), **on_credit})
+        self._caretaker = Caretaker(self.store, self.performer)
 
     def close(self) -> None:
         """Close the store. Facilitator and edge are their maker's to close."""
+        self._caretaker.close()
         self.store.close()
+
+    def care(self) -> int:
+        """Care now for payments that nobody asks for, as each process does by itself; gives how many were touched.
+
+        Payments whose owner crashed go where they belong, unknown ones are looked up, and what is over is archived.
+        """
+        return self._caretaker.round()
 
     def price(
         self,
@@ -211,6 +221,7 @@ class Seller:
 
         The doors do this by themselves when the application starts; call it after adding routes later.
         """
+        self._caretaker.start()
         with self._lock:
             routes = tuple(app_routes(app))
             for found in routes:

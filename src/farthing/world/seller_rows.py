@@ -24,6 +24,7 @@ from farthing.seller.store import (
     Known,
     LedgerEntry,
     SellerPayment,
+    Stale,
     StoredResponse,
 )
 from farthing.world.connection import Connection
@@ -74,12 +75,44 @@ POST: Final = (
     "receipt) VALUES {}"
 )
 LIST: Final = (
-    "SELECT c.payment_id, s.state, c.network, c.asset, c.payer, c.pay_to, c.amount, c.resource, s.settlement_tx, "
-    "s.reason, c.claimed_at FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
-    "WHERE (s.state = ? OR ? = '') AND NOT EXISTS (SELECT 1 FROM seller_claim AS later "
+    "SELECT * FROM (SELECT c.payment_id, s.state, c.network, c.asset, c.payer, c.pay_to, c.amount, c.resource, "
+    "s.settlement_tx, s.reason, c.claimed_at FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
+    "WHERE NOT EXISTS (SELECT 1 FROM seller_claim AS later "
     "WHERE later.payment_id = c.payment_id AND later.epoch > c.epoch) "
-    "ORDER BY c.claimed_at DESC, c.payment_id LIMIT ?"
+    "UNION ALL SELECT payment_id, state, network, asset, payer, pay_to, amount, resource, settlement_tx, reason, "
+    "claimed_at FROM seller_archive) AS listed "
+    "WHERE (state = ? OR ? = '') ORDER BY claimed_at DESC, payment_id LIMIT ?"
 )
+STALE: Final = (
+    "SELECT c.payment_id, c.fingerprint, c.request_print, s.state, s.epoch, s.lease_until, c.valid_before, c.flow, "
+    "c.idempotent, c.stores_response, s.runs, s.settlement_tx, s.reason, c.network, c.payer, '', c.claim, "
+    "c.asset, c.pay_to, c.amount FROM seller_state AS s JOIN seller_claim AS c ON c.claim = s.claim "
+    "WHERE s.lease_until < ? AND (s.state IN ('claimed', 'settling', 'unknown', 'running') "
+    "OR (s.state = 'refused' AND c.valid_before < ?)) ORDER BY s.lease_until, s.claim LIMIT ?"
+)
+OVER: Final = (
+    "SELECT c.claim, c.payment_id, r.spool FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
+    "LEFT JOIN seller_response AS r ON r.claim = c.claim "
+    "WHERE s.state IN ('delivered', 'void', 'aborted', 'closed', 'refunded') AND c.valid_before < ? "
+    "AND NOT EXISTS (SELECT 1 FROM seller_claim AS other "
+    "WHERE other.payment_id = c.payment_id AND other.valid_before >= ?) ORDER BY c.claim LIMIT ?"
+)
+ARCHIVE: Final = (
+    "INSERT INTO seller_archive (claim, payment_id, epoch, state, fingerprint, request_print, valid_before, network, "
+    "asset, payer, pay_to, amount, resource, settlement_tx, reason, claimed_at) "
+    "SELECT c.claim, c.payment_id, c.epoch, s.state, c.fingerprint, c.request_print, c.valid_before, c.network, "
+    "c.asset, c.payer, c.pay_to, c.amount, c.resource, s.settlement_tx, s.reason, c.claimed_at "
+    "FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim WHERE c.claim IN {}"
+)
+FORGET: Final = tuple(
+    f"DELETE FROM {table} WHERE claim IN {{}}"  # noqa: S608 - constants
+    for table in ("seller_response", "seller_state", "seller_claim")
+)
+FREE_IDENTIFIERS: Final = (
+    "DELETE FROM seller_identifier WHERE payment_id IN {} "
+    "AND NOT EXISTS (SELECT 1 FROM seller_claim AS c WHERE c.payment_id = seller_identifier.payment_id)"
+)
+IS_SPOOLED: Final = "SELECT 1 FROM seller_response WHERE spool = ? LIMIT 1"
 LEDGER: Final = (
     "SELECT network, asset, debit, credit, amount, settlement_tx, posted_at FROM seller_ledger "
     "ORDER BY posted_at, claim"
@@ -297,6 +330,22 @@ def _ledger_rows(item: Move) -> Iterator[tuple[Any, ...]]:
             entry.posted_at,
             item.wanted.receipt,
         )
+
+
+def archive(connection: Connection, valid_before: int, limit: int) -> tuple[int, list[str]]:
+    """Move payments that are over into the archive; gives how many, and the spool files that may go."""
+    over = connection.execute(OVER, (valid_before, valid_before, limit)).fetchall()
+    for piece in _pieces(over):
+        claims = [row[0] for row in piece]
+        for sql in (ARCHIVE, *FORGET):
+            connection.execute(_for_list(sql, len(claims)), claims)
+        connection.execute(_for_list(FREE_IDENTIFIERS, len(piece)), [row[1] for row in piece])
+    return len(over), [row[2] for row in over if row[2]]
+
+
+def stale(row: tuple[Any, ...]) -> Stale:
+    """Read a row of `STALE`."""
+    return Stale(known=known(row[:17]), asset=row[17], pay_to=row[18], amount=int(row[19]))
 
 
 def name_store(connection: Connection) -> str:

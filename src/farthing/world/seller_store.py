@@ -18,9 +18,11 @@ from farthing.flow import Effect
 from farthing.seller.states import State, allowed
 from farthing.seller.store import (
     Advance,
+    Archive,
     Claimed,
     FetchResponse,
     FindIdentifier,
+    FindStale,
     IdentifierTaken,
     Known,
     LedgerEntry,
@@ -28,6 +30,7 @@ from farthing.seller.store import (
     MakeClaim,
     MarkDelivered,
     SellerPayment,
+    Stale,
     StoredResponse,
 )
 from farthing.world import seller_rows as rows
@@ -70,6 +73,8 @@ class SellerStore:
             Advance: self.advance,
             FetchResponse: off_the_loop(self._database, self.fetch_response),
             MarkDelivered: self.mark_delivered,
+            FindStale: off_the_loop(self._database, self.find_stale),
+            Archive: self.archive,
         }
 
     def look_up(self, effect: LookUp) -> Known | None:
@@ -139,6 +144,44 @@ class SellerStore:
                 return
             noted = self._database.submit(lambda connection: rows.move_spooled(connection, move), awaited=False)
             noted.add_done_callback(self._unspool)
+
+    def find_stale(self, effect: FindStale) -> tuple[Stale, ...]:
+        """Find payments that nobody works on, on a connection for reading."""
+        values = (effect.now_seconds, effect.closing_before, effect.limit)
+        return tuple(rows.stale(row) for row in self._database.fetch(rows.STALE, values))
+
+    def archive(self, effect: Archive) -> Pending[int]:
+        """Move payments that are over out of the way, and drop the files of their responses."""
+        count = Pending[int]()
+
+        def finish(done: Pending[tuple[int, list[str]]]) -> None:
+            error = done.exception()
+            if error is not None:
+                count.fail(error)
+                return
+            moved, spools = done.result()
+            for name in spools:
+                with contextlib.suppress(OSError):  # a file that stays costs room, not money
+                    (self.spool_folder / name).unlink()
+            count.resolve(moved)
+
+        self._database.submit(
+            lambda connection: rows.archive(connection, effect.valid_before, effect.limit)
+        ).add_done_callback(finish)
+        return count
+
+    def sweep_spool(self, *, older_than: float) -> int:
+        """Remove the files of responses that no payment has, left behind by crashes: those last written before this.
+
+        `older_than` is in Unix seconds. Gives how many.
+        """
+        removed = 0
+        for path in self.spool_folder.iterdir() if self.spool_folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < older_than and not self._database.fetch(rows.IS_SPOOLED, (path.name,)):
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def flush(self) -> None:
         """Wait until all that was noted so far is durable."""
