@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from farthing.errors import ProtocolError
+from farthing.mechanisms.batch_credit.payload import read_payload, read_terms
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator, ExactEvmSeller
 from farthing.protocol import codec
 from farthing.protocol.extensions import covers, echo
@@ -17,6 +18,8 @@ from farthing.protocol.versions import VERSIONS, read_demand
 from farthing.signatures.agent import read_agents
 from farthing.signatures.directory import read_directory
 from farthing.signatures.fields import parse_dictionary, parse_item, parse_list
+from farthing.signatures.messages import HttpRequest
+from farthing.signatures.profile import read_profile
 
 
 class Target(NamedTuple):
@@ -55,6 +58,20 @@ PERMIT2: dict[str, Any] = {
         "witness": {"to": OFFER["payTo"], "validAfter": "0"},
     },
 }
+CREDIT_OFFER: dict[str, Any] = {
+    "scheme": "batch-settlement",
+    "network": "clearing:example",
+    "amount": "10000",
+    "asset": "USD",
+    "payTo": "merchant",
+    "maxTimeoutSeconds": 60,
+    "extra": {"version": "1.0.0", "decimals": 6, "clearingHouse": "https://clearing.example"},
+}
+_SIGNED = (
+    b'sig1=("@method" "@authority" "@path" "@query" "signature-agent";key="sig1" "payment-signature");created=1;'
+    b'expires=60;keyid="poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U";nonce="AAAAAAAAAAAAAAAAAAAAAA==";'
+    b'tag="web-bot-auth"\nsig1=:' + b"A" * 86 + b'==:\nsig1="https://crawler.example"\ne30='
+)
 RESOURCE = {"url": "https://api.example.com/weather", "description": "", "mimeType": "application/json"}
 PAYMENT: dict[str, Any] = {"x402Version": 2, "resource": RESOURCE, "accepted": OFFER, "payload": EXACT}
 REQUIRED: dict[str, Any] = {"x402Version": 2, "resource": RESOURCE, "accepts": [OFFER], "error": "payment required"}
@@ -151,6 +168,21 @@ def read_signatures(data: bytes) -> None:
     _in_order(lambda: read_directory(data))
 
 
+def read_credit(data: bytes) -> None:
+    """Payments on credit: payload and terms, and the request's signature, all of which are a stranger's."""
+    payment = codec.decode_payment_json(b'{"x402Version":2,"accepted":%b,"payload":%b}' % (_CREDIT_JSON, data))
+    _in_order(lambda: read_payload(payment))
+    _in_order(lambda: read_terms(codec.decode_requirements_json(data)))
+
+
+def read_credit_signature(data: bytes) -> None:
+    """The fast profile of a commitment's signature, each line of the data being a field."""
+    lines = data.decode("latin-1").split("\n")
+    names = ("signature-input", "signature", "signature-agent", "payment-signature", "content-digest")
+    fields = {name: (value,) for name, value in zip(names, lines, strict=False)}
+    read_profile(HttpRequest("GET", "shop.example", "/a", "", fields))
+
+
 def _in_order(read: Callable[[], object]) -> None:
     with contextlib.suppress(ProtocolError):
         read()
@@ -168,6 +200,7 @@ def guarded(read: Callable[[bytes], object]) -> Callable[[bytes], None]:
     return call
 
 
+_CREDIT_JSON = json.dumps(CREDIT_OFFER).encode()
 _OFFER_JSON = json.dumps(OFFER).encode()
 _ACCEPTED = codec.decode_requirements_json(_OFFER_JSON)
 
@@ -182,6 +215,8 @@ TARGETS: dict[str, Target] = {
     ),
     "exact_evm": Target(guarded(read_exact), json_bytes(EXACT, PERMIT2)),
     "payment": Target(guarded(read_payment), json_bytes(PAYMENT, {**PAYMENT, "extensions": _EXTENSIONS})),
+    "batch_credit": Target(guarded(read_credit), json_bytes({"amount": "10000", "asset": "USD"}, CREDIT_OFFER)),
+    "commitments": Target(guarded(read_credit_signature), (_SIGNED,)),
     "extensions": Target(guarded(read_extensions), json_bytes(_EXTENSIONS, {"bazaar": {"info": {}, "schema": {}}})),
     "signatures": Target(
         guarded(read_signatures), (*_FIELDS, *json_bytes({"keys": [{"kty": "OKP", "crv": "Ed25519"}]}))
