@@ -25,8 +25,11 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Effect(msgspec.Struct, Generic[R], frozen=True):
-    """Something that a flow wants done, whose answer is an `R`."""
+class Effect(msgspec.Struct, Generic[R], frozen=True, gc=False):
+    """Something that a flow wants done, whose answer is an `R`.
+
+    An effect holds what it is about and nothing that could hold the effect, so that the collector need not look at it.
+    """
 
     def __iter__(self) -> Generator[Effect[Any], Any, R]:
         """Let a flow say `answer = yield from effect`."""

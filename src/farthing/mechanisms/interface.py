@@ -17,7 +17,7 @@ from farthing.protocol.identity import PaymentIdentity
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, VerifyResponse
 
 
-class SignedPayment(msgspec.Struct, frozen=True):
+class SignedPayment(msgspec.Struct, frozen=True, gc=False):
     """A payment as its mechanism reads it: the identity that can be spent once and all that was signed.
 
     `fingerprint` is the SHA-256, in hex, of all that was signed, with the signature. Amount in atomic units, times in

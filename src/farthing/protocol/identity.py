@@ -12,7 +12,7 @@ import msgspec
 _REMEMBERED_MAX: Final = 1_024
 
 
-class PaymentIdentity(msgspec.Struct, frozen=True):
+class PaymentIdentity(msgspec.Struct, frozen=True, gc=False):
     """A right that can be spent once.
 
     `kind` names what the right is and `parts` says which one, lower case, in this order:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import msgspec
@@ -43,6 +44,8 @@ from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 
 # A handler that runs longer may be taken for crashed; its claim is then lost, and it isn't settled.
 WORK_LEASE_SECONDS: Final = 300
+# Amounts whose price in units of the asset is remembered.
+_PRICES_MAX: Final = 256
 # Each look may find that another process moved the payment on in between; three moves are more than any race needs.
 _LOOKS_MAX: Final = 4
 # The facilitator could not judge (`specs`: unexpected_verify_error): an outage, whatever the status it came with.
@@ -55,7 +58,7 @@ _GOES_ON: Final = frozenset({Reply.DELIVER, Reply.RUN, Reply.PENDING, Reply.ASK,
 Verdict: TypeAlias = Refuse | Serve | Deliver
 
 
-class Read(msgspec.Struct, frozen=True):
+class Read(msgspec.Struct, frozen=True, gc=False):
     """A payment that was read, and the offer of ours that it is for."""
 
     payment: PaymentPayload
@@ -324,7 +327,7 @@ def ticket_for(request: Request, read: Read, networks: Networks, *, epoch: int, 
             asset=signed.asset,
             network=signed.network,
             requirements=read.requirements,
-            price=None if token is None else Decimal(show_atomic(signed.amount, token.decimals)),
+            price=None if token is None else _price(signed.amount, token.decimals),
         ),
         payload=read.payment,
         epoch=epoch,
@@ -336,6 +339,12 @@ def ticket_for(request: Request, read: Read, networks: Networks, *, epoch: int, 
         claim=claim,
         identifier=read.identifier,
     )
+
+
+# A route asks for few amounts, again and again.
+@lru_cache(maxsize=_PRICES_MAX)
+def _price(amount: int, decimals: int) -> Decimal:
+    return Decimal(show_atomic(amount, decimals))
 
 
 def _outage(kind: str, detail: str) -> Answer:

@@ -9,7 +9,7 @@ import msgspec
 from farthing.protocol.messages import PaymentRequirements
 
 
-class Payment(msgspec.Struct, frozen=True):
+class Payment(msgspec.Struct, frozen=True, gc=False):
     """What a request was paid with. `amount` is in atomic units of `asset`; addresses are EIP-55.
 
     In the `authorization` flow the payment is verified and claimed while the handler runs, and settled after it; in

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -20,6 +21,10 @@ from farthing.seller.routes import Route
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
 # Longer addresses would make the offer's header too large for many an intermediary (S11).
 URL_MAX_CHARS: Final = 2_048
+
+# Paths whose escaped form is remembered: a quarter of a megabyte.
+_REMEMBERED_MAX: Final = 1_024
+_REMEMBERED_MAX_CHARS: Final = 128
 
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -91,8 +96,15 @@ def check_base_url(base_url: str) -> str:
 
 def offered_url(base_url: str, path: str, query: str) -> str:
     """Write the resource's address as it is offered: the public base, the path escaped anew, the query as it came."""
-    url = base_url + quote(path, safe=_PATH_SAFE, errors="replace")
+    url = base_url + (_quoted(path) if len(path) <= _REMEMBERED_MAX_CHARS else _quote(path))
     return f"{url}?{query}" if query else url
+
+
+def _quote(path: str) -> str:
+    return quote(path, safe=_PATH_SAFE, errors="replace")
+
+
+_quoted = lru_cache(maxsize=_REMEMBERED_MAX)(_quote)
 
 
 def normal_url(url: str) -> str:

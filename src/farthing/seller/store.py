@@ -12,7 +12,7 @@ from farthing.flow import Effect
 from farthing.seller.states import PaymentFlow, State
 
 
-class Known(msgspec.Struct, frozen=True):
+class Known(msgspec.Struct, frozen=True, gc=False):
     """What the store knows of a payment. Times in Unix seconds; `transaction` is empty until one is known."""
 
     payment_id: str
@@ -36,7 +36,7 @@ class Known(msgspec.Struct, frozen=True):
     claim: int = 0
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """A verified payment that wants to be the one: everything that its row holds from the start."""
 
     payment_id: str
@@ -63,14 +63,14 @@ class IdentifierTaken(msgspec.Struct, frozen=True):
     """Nothing was claimed: the payment-identifier belongs to another payment that may be settled still, or was."""
 
 
-class Claimed(msgspec.Struct, frozen=True):
+class Claimed(msgspec.Struct, frozen=True, gc=False):
     """The claim was made; `epoch` is the owner's, and `claim` the store's own number of it, by which it is found."""
 
     epoch: int
     claim: int = 0
 
 
-class StoredResponse(msgspec.Struct, frozen=True):
+class StoredResponse(msgspec.Struct, frozen=True, gc=False):
     """A response on record: its status, all its headers in order, and its body, inline or in a spool file."""
 
     status: int
@@ -80,7 +80,7 @@ class StoredResponse(msgspec.Struct, frozen=True):
     spool: str = ""
 
 
-class LedgerEntry(msgspec.Struct, frozen=True):
+class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
     """What a settlement moved: `amount` atomic units of `asset`, from `payer` to `pay_to`."""
 
     network: str

@@ -15,7 +15,7 @@ from farthing.seller.states import PaymentFlow
 from farthing.seller.store import StoredResponse
 
 
-class Ticket(msgspec.Struct, frozen=True):
+class Ticket(msgspec.Struct, frozen=True, gc=False):
     """A claimed payment on its way through the work. Who holds it, and only at its epoch, may move the payment.
 
     `identifier` is the scope of the client's payment-identifier, empty where it sent none that counts here. `claim` is
@@ -47,7 +47,7 @@ class Refuse(msgspec.Struct, frozen=True):
     answer: Answer
 
 
-class Serve(msgspec.Struct, frozen=True):
+class Serve(msgspec.Struct, frozen=True, gc=False):
     """Run the work, and conclude with what it answered.
 
     `settlement` is the PAYMENT-RESPONSE of a payment that is settled already (`upfront`): its answer streams, and
@@ -58,7 +58,7 @@ class Serve(msgspec.Struct, frozen=True):
     settlement: str = ""
 
 
-class Deliver(msgspec.Struct, frozen=True):
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Send this response from the record; the work was done before. `settlement` is its PAYMENT-RESPONSE."""
 
     ticket: Ticket
@@ -66,7 +66,7 @@ class Deliver(msgspec.Struct, frozen=True):
     settlement: str
 
 
-class Release(msgspec.Struct, frozen=True):
+class Release(msgspec.Struct, frozen=True, gc=False):
     """Send the held response, with `settlement` as PAYMENT-RESPONSE; empty: it goes out uncharged."""
 
     ticket: Ticket

@@ -71,6 +71,7 @@ REQUEST_BODY_MAX_BYTES: Final = 1024 * 1024
 TIMEOUT_SECONDS: Final = 60
 # Headers by which a client or a proxy asks for another method than the one it sends.
 OVERRIDE_HEADERS: Final = ("x-http-method-override", "x-http-method", "x-method-override")
+_OVERRIDES: Final = frozenset(OVERRIDE_HEADERS)
 _SEPARATORS = re.compile(r"[&;]")
 
 log = logging.getLogger("farthing.seller")
@@ -248,8 +249,10 @@ class Seller:
 
     def match(self, method: str, path: str, root_path: str, query: str, headers: Mapping[str, str]) -> Match:
         """Say what a request costs, before anything of it is read."""
-        override = next((name for name in OVERRIDE_HEADERS if name in headers), None)
-        if override is None and any(_names_method(each) for each in _SEPARATORS.split(query)):
+        override = None
+        if not _OVERRIDES.isdisjoint(headers):
+            override = next(name for name in OVERRIDE_HEADERS if name in headers)
+        elif query and any(_names_method(each) for each in _SEPARATORS.split(query)):
             override = "_method in the query"
         return self.routes.match(method, path, root_path, override=override)
 

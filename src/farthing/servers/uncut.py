@@ -13,13 +13,16 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import CoroutineType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from farthing.flow import Effect, Flow
 from farthing.world.pending import Pending
 from farthing.world.performers import Performer, Waker, told, waker_of
 
 T = TypeVar("T")
+
+# What a handler returns where its answer comes later.
+_LATER: Final = (Pending, Future, CoroutineType)
 
 log = logging.getLogger("farthing.seller")
 
@@ -63,9 +66,8 @@ class _Run(Generic[T]):
     def __init__(self, flow: Flow[T], begin: Callable[[Effect[Any]], Any], loop: asyncio.AbstractEventLoop) -> None:
         self._flow = flow
         self._begin = begin
-        # Of the request: what a coroutine does for it, it does in its context.
-        self._context = contextvars.copy_context()
-        self._waker: Waker = waker_of(loop)
+        self._context: contextvars.Context | None = None
+        self._waker: Waker | None = None
         self._awaited: Any = None
         self._follow: Callable[[], None] | None = None
         self.loop = loop
@@ -90,21 +92,34 @@ class _Run(Generic[T]):
             try:
                 answer = begin(effect)
                 waiting: object = answer  # narrowed apart, as in `Performer`
-                if isinstance(waiting, (Pending, Future)):
-                    if not answer.done():
-                        self._awaited = answer
-                        answer.add_done_callback(self._known)
-                        return
-                    answer = told(answer)
-                elif isinstance(waiting, CoroutineType):
-                    self._awaited = self.loop.create_task(answer, context=self._context)
-                    self._awaited.add_done_callback(self._performed)
+                if not isinstance(waiting, _LATER):
+                    continue
+                if self._wait_for(answer):
                     return
+                answer = told(answer)
             except BaseException as raised:  # noqa: BLE001 - every error, cancellation too, belongs to the flow
                 error = raised
 
+    def _wait_for(self, answer: Any) -> bool:
+        """Have what comes later call back; False where it is known by now."""
+        if self._context is None:
+            # Of the request, in whose task this still is: what a coroutine does for it, it does in its context.
+            self._context = contextvars.copy_context()
+            self._waker = waker_of(self.loop)
+        self._awaited = answer
+        waiting: object = answer  # narrowed apart, as in `Performer`
+        if isinstance(waiting, CoroutineType):
+            self._awaited = self.loop.create_task(answer, context=self._context)
+            self._awaited.add_done_callback(self._performed)
+        elif answer.done():
+            return False
+        else:
+            answer.add_done_callback(self._known)
+        return True
+
     def _known(self, _: Any) -> None:
-        self._waker.wake(self._told)
+        if self._waker is not None:
+            self._waker.wake(self._told)
 
     def _told(self) -> None:
         try:

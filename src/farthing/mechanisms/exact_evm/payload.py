@@ -73,7 +73,7 @@ class ExactExtra(msgspec.Struct, frozen=True, rename="camel"):
     asset_transfer_method: str = TRANSFER_METHOD
 
 
-class ExactDetail(msgspec.Struct, frozen=True):
+class ExactDetail(msgspec.Struct, frozen=True, gc=False):
     """A payment as this mechanism works with it; `SignedPayment.detail`.
 
     `name` and `version` are the token's EIP-712 names as the accepted offer has them, None where it has none.
