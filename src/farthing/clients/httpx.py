@@ -30,6 +30,7 @@ from farthing.clients.buyer import (
     signed_lines,
     with_body,
 )
+from farthing.clients.guard import check_name, guard_transport, is_guarded
 from farthing.errors import ConfigError
 from farthing.protocol.codec import ReceivedOffers
 from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
@@ -71,7 +72,7 @@ class PayingTransport(_Transports):
     def __init__(self, buyer: Buyer, *, inner: Any = None) -> None:
         """Pay with `buyer`, send with `inner`."""
         self._buyer = buyer
-        self._inner = inner
+        self._inner = guard_transport(inner, buyer.policy) if inner is not None and is_guarded(buyer.policy) else inner
         self._own: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -102,6 +103,7 @@ class PayingTransport(_Transports):
         """Send `request`; where a 402 comes back, pay and send it again."""
         inner = self._transport(request, "HTTPTransport")
         refuse_own_header(request.headers)
+        check_name(self._buyer.policy, request.url.host)
         response = None
         remembered = self._recall(request)
         if remembered is not None:
@@ -118,6 +120,7 @@ class PayingTransport(_Transports):
         """Send `request`; where a 402 comes back, pay and send it again, in a task that outlives its caller."""
         inner = self._transport(request, "AsyncHTTPTransport")
         refuse_own_header(request.headers)
+        check_name(self._buyer.policy, request.url.host)
         response = None
         remembered = self._recall(request)
         if remembered is not None:
@@ -231,7 +234,9 @@ class PayingTransport(_Transports):
         found = self._own.get(key)
         if found is None:
             with self._lock:
-                found = self._own.setdefault(key, getattr(library, kind)())
+                made = getattr(library, kind)()
+                made = guard_transport(made, self._buyer.policy) if is_guarded(self._buyer.policy) else made
+                found = self._own.setdefault(key, made)
         return found
 
 

@@ -6,15 +6,18 @@ session.get("https://api.example.com/report", timeout=60)
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.utils import select_proxy
 
-from farthing.buyer import PaidAnswer, PaidRequest, PaymentDemand, Receipt, RequestFacts, describe_request
+from farthing.buyer import PaidAnswer, PaidRequest, PaymentDemand, Policy, Receipt, RequestFacts, describe_request
 from farthing.clients.buyer import (
     DEMAND_BODY_MAX_BYTES,
     Buyer,
@@ -26,6 +29,8 @@ from farthing.clients.buyer import (
     signed_lines,
     with_body,
 )
+from farthing.clients.guard import check_address, check_name, is_guarded
+from farthing.errors import ConfigError, PolicyRefused
 from farthing.protocol.codec import ReceivedOffers
 from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
 
@@ -53,6 +58,8 @@ class PayingAdapter(BaseAdapter):
         super().__init__()
         self._buyer = buyer
         self._inner = HTTPAdapter() if inner is None else inner
+        if is_guarded(buyer.policy):
+            _guard(self._inner, buyer.policy)
 
     def send(  # noqa: PLR0917 - likewise
         self,
@@ -68,6 +75,7 @@ class PayingAdapter(BaseAdapter):
             "stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies
         }  # fmt: skip
         refuse_own_header(request.headers)
+        self._check(request.url or "", proxies)
         response = None
         remembered = self._recall(request)
         if remembered is not None:
@@ -114,6 +122,15 @@ class PayingAdapter(BaseAdapter):
                 raise
             return _handed_over(answer, receipt, exchange)
 
+    def _check(self, url: str, proxies: Mapping[str, str] | None) -> None:
+        policy = self._buyer.policy
+        if not is_guarded(policy):
+            return
+        if select_proxy(url, dict(proxies or {})):
+            message = "Policy(private_hosts=…) can't see what a proxy connects to: send without one (trust_env=False)."
+            raise ConfigError(message)
+        check_name(policy, urlsplit(url).hostname or "")
+
     def close(self) -> None:
         """Close the adapter that it sends with."""
         self._inner.close()
@@ -131,6 +148,33 @@ def paying_session(buyer: Buyer, *, session: requests.Session | None = None) -> 
 def receipt_of(response: requests.Response) -> Receipt | None:
     """What was paid for this response, or None where nothing was."""
     return getattr(response, "farthing_receipt", None)
+
+
+def _guard(adapter: BaseAdapter, policy: Policy) -> None:
+    """Have an adapter judge each connection that it makes, before it sends (SAFETY B6)."""
+    manager: Any = getattr(adapter, "poolmanager", None)
+    if manager is None:
+        message = f"Policy(private_hosts=…) judges the connections of requests' HTTPAdapter, not of {type(adapter)}."
+        raise ConfigError(message)
+
+    def guarded(connection: Any) -> Any:
+        class Guarded(connection):  # type: ignore[misc]
+            def _new_conn(self) -> socket.socket:
+                parent: Any = super()
+                made: socket.socket = parent._new_conn()  # noqa: SLF001 - urllib3 gives no other place
+                try:
+                    check_address(policy, self.host, made.getpeername()[0])
+                except PolicyRefused:
+                    made.close()
+                    raise
+                return made
+
+        return Guarded
+
+    manager.pool_classes_by_scheme = {
+        scheme: type("GuardedPool", (pool,), {"ConnectionCls": guarded(pool.ConnectionCls)})
+        for scheme, pool in manager.pool_classes_by_scheme.items()
+    }
 
 
 def _handed_over(answer: requests.Response, receipt: Receipt, exchange: Exchange) -> requests.Response:
