@@ -66,6 +66,7 @@ class World:
     def __init__(self, devnet: Devnet, folder: Path) -> None:
         self.devnet = devnet
         self.folder = folder
+        self.store = str(folder / "facilitator.sqlite3")
         # Keys of more wallets, by the environment variable that has them.
         self.secrets: dict[str, str] = {}
         self.payer, self.payee, self.wallet = make_party(), make_party(), make_party()
@@ -75,7 +76,7 @@ class World:
     @property
     def config_text(self) -> str:
         return f"""
-store = "{self.folder / "facilitator.sqlite3"}"
+store = "{self.store}"
 [wallet]
 key_env = "WALLET_KEY"
 [fees]
@@ -161,7 +162,7 @@ async def until(condition: Callable[[], Any], *, what: str = "the condition") ->
 @contextmanager
 def hold_wallet(world: World) -> Iterator[Callable[[], None]]:
     """Hold the wallet's lease, so that payments wait until what is given is called; then all of them go together."""
-    store = FacilitatorStore(world.folder / "facilitator.sqlite3")
+    store = FacilitatorStore(world.store)
     perform = Performer(store.handlers()).blocking
     place = (world.devnet.network, world.wallet.address)
     try:

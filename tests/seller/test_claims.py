@@ -37,8 +37,9 @@ TRANSACTION = "0x" + "ab" * 32
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SellerStore]:
-    made = SellerStore(tmp_path / "seller.sqlite")
+def store(store_url: str) -> Iterator[SellerStore]:
+    made = SellerStore(store_url)
+    made._numbers.next()  # its lane is taken before the writer is held
     yield made
     made.close()
 
@@ -129,6 +130,7 @@ def test_S1_a_claim_over_what_was_moved_meanwhile_is_not_made(store: SellerStore
     assert [row.state for row in store.payments()] == [State.CLAIMED]
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)  # whose connection tells what it runs
 def test_what_one_turn_of_a_loop_asks_for_is_one_batch(store: SellerStore) -> None:
     statements: list[str] = []
 
@@ -152,8 +154,8 @@ def test_what_one_turn_of_a_loop_asks_for_is_one_batch(store: SellerStore) -> No
     assert isinstance(asyncio.run(blocked()), Claimed)
 
 
-def test_two_stores_of_one_file_number_in_lanes_of_their_own(store: SellerStore, tmp_path: Path) -> None:
-    other = SellerStore(tmp_path / "seller.sqlite")
+def test_two_stores_of_one_place_number_in_lanes_of_their_own(store: SellerStore, store_url: str) -> None:
+    other = SellerStore(store_url)
     try:
         made = [each.make_claim(MakeClaim(claim(f"pay_{id(each)}"))).result(10) for each in (store, other)]
         assert all(isinstance(each, Claimed) for each in made)

@@ -37,8 +37,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Any:
-    made = SellerStore(tmp_path / "seller.sqlite")
+def store(store_url: str) -> Any:
+    made = SellerStore(store_url)
     yield made
     made.close()
 

@@ -111,7 +111,8 @@ def found(requirements: PaymentRequirements, state: str, transaction: str = TRAN
 
 def make_seller(folder: Path, facilitator: Any, **options: Any) -> Seller:
     settings: dict[str, Any] = {"pay_to": PAY_TO, "network": NETWORK, "base_url": BASE_URL} | options
-    return Seller(facilitator=facilitator, store=folder / "seller.sqlite", **settings)
+    store = settings.pop("store", folder / "seller.sqlite")
+    return Seller(facilitator=facilitator, store=store, **settings)
 
 
 def sign(required: str, *, index: int = 0, nonce: bytes | None = None, with_resource: bool = True) -> str:

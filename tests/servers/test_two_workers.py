@@ -1,4 +1,4 @@
-"""S1: one payment, one serving, over two worker processes on one store."""
+"""S1: one payment, one serving, over two worker processes on one store, of either engine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ WORKER = Path(__file__).parent / "worker.py"
 
 
 @pytest.fixture(params=["authorization", "upfront"])
-def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
+def workers(request: pytest.FixtureRequest, tmp_path: Path, store_url: str) -> Iterator[list[str]]:
     processes = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), str(tmp_path), request.param],
+            [sys.executable, str(WORKER), str(tmp_path), request.param, store_url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -45,7 +45,9 @@ def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str
             process.wait(20)
 
 
-def test_S1_a_hundred_copies_over_two_workers_run_once_and_settle_once(workers: list[str], tmp_path: Path) -> None:
+def test_S1_a_hundred_copies_over_two_workers_run_once_and_settle_once(
+    workers: list[str], tmp_path: Path, store_url: str
+) -> None:
     async def storm() -> list[tuple[int, dict[str, str], bytes]]:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
 
@@ -63,7 +65,7 @@ def test_S1_a_hundred_copies_over_two_workers_run_once_and_settle_once(workers: 
     assert len((tmp_path / "ran").read_text().splitlines()) == 1
     assert len((tmp_path / "settled").read_text().splitlines()) == 1
     problems: list[dict[str, Any]] = [json.loads(body) for status, _, body in got if status == 409]
-    store = SellerStore(tmp_path / "seller.sqlite")
+    store = SellerStore(store_url)
     (row,) = store.payments()
     assert {problem["paymentId"] for problem in problems} == {row.payment_id}
     assert all(problem["detail"] for problem in problems)

@@ -1,4 +1,4 @@
-"""A worker process of a seller, for the tests with two: `worker.py FOLDER FLOW`; says its port, ends with its input."""
+"""A worker process of a seller, for tests with two: `worker.py FOLDER FLOW STORE`; says its port, ends with stdin."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def note(path: Path, line: str) -> None:
 
 
 def main() -> None:
-    folder, flow = Path(sys.argv[1]), sys.argv[2]
+    folder, flow, store = Path(sys.argv[1]), *sys.argv[2:4]
     facilitator = selling.CannedFacilitator()
     facilitator.on_settle = lambda: note(folder / "settled", str(os.getpid()))
-    seller = selling.make_seller(folder, facilitator)
+    seller = selling.make_seller(folder, facilitator, store=store, spool_folder=folder)
     seller.price("GET /once", "$0.01", payment_flow=flow)
 
     async def once(_: Any) -> PlainTextResponse:

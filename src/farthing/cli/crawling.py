@@ -44,7 +44,7 @@ class CrawlOrder(msgspec.Struct, frozen=True, kw_only=True):
     yes: bool
     networks: tuple[str, ...]
     tokens: tuple[str, ...]
-    journal: Path
+    journal: str
     key: KeySource
     as_json: bool
     verbose: bool
@@ -67,7 +67,6 @@ def run_crawl(order: CrawlOrder) -> int:
     )
     hosts = ", ".join(sorted(crawl.allowed_hosts()))
     _agree(order, terminal, hosts)
-    order.journal.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     spending = Spending()
     signer = open_signer(order.key, terminal)
     with Buyer(signer=signer, policy=policy, journal=order.journal, networks=networks, watch=spending) as buyer:

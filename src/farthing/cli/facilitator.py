@@ -33,6 +33,15 @@ def facilitator(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port, instead of the configuration's; 0 takes a free one.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="FILE|URL",
+            envvar="FARTHING_STORE",
+            help="Keep everything here instead of where the configuration says: a file, or postgresql://user@host/name.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Check the configuration and whether each node answers, then exit.")
     ] = False,
@@ -71,19 +80,19 @@ def facilitator(
     if log_level not in {"debug", "info", "warning", "error"}:
         raise ConfigError(f"--log-level {log_level}: there are debug, info, warning and error.")
     loaded = load_config(config)
-    loaded = _override(loaded, host=host, port=port)
+    loaded = _override(loaded, host=host, port=port, store=store)
     service = FacilitatorService.from_config(loaded, log=command_log(log_level))
     if check:
         raise typer.Exit(_check(service, loaded))
     _run(service, loaded, as_json=as_json)
 
 
-def _override(config: Config, *, host: str | None, port: int | None) -> Config:
+def _override(config: Config, *, host: str | None, port: int | None, store: str | None) -> Config:
     server = config.server
     server = msgspec.structs.replace(
         server, host=server.host if host is None else host, port=server.port if port is None else port
     )
-    return msgspec.structs.replace(config, server=server)
+    return msgspec.structs.replace(config, server=server, store=store or config.store)
 
 
 def _check(service: FacilitatorService, config: Config) -> int:

@@ -53,11 +53,10 @@ TokenNames = Annotated[
     ),
 ]
 JournalFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--journal",
-        metavar="FILE",
-        dir_okay=False,
+        metavar="FILE|URL",
         envvar="FARTHING_JOURNAL",
         help="Keep the journal here.",
         show_default="in FARTHING_HOME",

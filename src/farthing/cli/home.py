@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from farthing.world.keystore import Keystore
 
 HOME_VARIABLE: Final = "FARTHING_HOME"
+STORE_VARIABLE: Final = "FARTHING_STORE"
 
 
 def farthing_home() -> Path:
@@ -27,9 +28,16 @@ def farthing_home() -> Path:
     return (shared if shared.is_absolute() else Path("~/.local/share").expanduser()) / "farthing"
 
 
-def journal_path() -> Path:
-    """Where the paying commands keep their journal unless told otherwise."""
-    return farthing_home() / "journal.sqlite"
+def journal_path() -> str:
+    """Where the paying commands keep their journal unless told otherwise: $FARTHING_STORE, or a file."""
+    return os.environ.get(STORE_VARIABLE) or str(farthing_home() / "journal.sqlite")
+
+
+def is_there(store: str) -> bool:
+    """Whether there is a store to be read: asking a server would be opening it."""
+    from farthing.world.store_url import is_postgres, sqlite_path  # noqa: PLC0415 - heavy parts only when run
+
+    return is_postgres(store) or sqlite_path(store).exists()
 
 
 def keystore() -> Keystore:

@@ -19,7 +19,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     price_max: str
     per_day: str
-    journal: Path
+    journal: str
     key: KeySource
     headers: tuple[str, ...] = ()
     data: tuple[str, ...] = ()

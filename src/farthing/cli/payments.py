@@ -8,12 +8,11 @@ import json
 import re
 from collections.abc import Generator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from farthing.cli.home import journal_path
+from farthing.cli.home import is_there, journal_path
 from farthing.cli.terminal import plain
 from farthing.cli.tokens import known_networks
 from farthing.errors import ConfigError, StoreError
@@ -51,11 +50,10 @@ payments = typer.Typer(
 )
 
 JournalFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--journal",
-        metavar="FILE",
-        dir_okay=False,
+        metavar="FILE|URL",
         envvar="FARTHING_JOURNAL",
         help="Read this journal.",
         show_default="in FARTHING_HOME",
@@ -253,11 +251,11 @@ class _Totals:
 
 
 @contextlib.contextmanager
-def _opened(path: Path | None) -> Generator[Journal | None]:
+def _opened(path: str | None) -> Generator[Journal | None]:
     from farthing.world.journal import Journal  # noqa: PLC0415 - heavy parts only when run
 
     where = path or journal_path()
-    if not where.exists():
+    if not is_there(where):
         if path is not None:
             raise StoreError(f"There is no journal at {where}.")
         yield None
@@ -270,7 +268,7 @@ def _opened(path: Path | None) -> Generator[Journal | None]:
 
 
 @contextlib.contextmanager
-def _writable(path: Path | None) -> Generator[Journal]:
+def _writable(path: str | None) -> Generator[Journal]:
     from farthing.world.journal import Journal  # noqa: PLC0415 - heavy parts only when run
 
     journal = Journal(path or journal_path())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from farthing.cli.home import farthing_home, journal_path
+from farthing.cli.home import farthing_home, is_there, journal_path
 from farthing.cli.terminal import plain
 from farthing.cli.tokens import known_networks
 from farthing.errors import ConfigError, NodeError, StoreError
@@ -39,11 +39,10 @@ KeepIn = Annotated[
     ),
 ]
 JournalFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--journal",
-        metavar="FILE",
-        dir_okay=False,
+        metavar="FILE|URL",
         envvar="FARTHING_JOURNAL",
         help="Reconcile this journal.",
         show_default="in FARTHING_HOME",
@@ -92,7 +91,7 @@ def reconcile(
             "There is nobody to ask: --rpc URL asks a chain, --facilitator URL, or --present the sellers."
         )
     where = journal or context.obj or journal_path()
-    if not where.exists():
+    if not is_there(where):
         if journal is not None:
             raise StoreError(f"There is no journal at {where}.")
         print("No payments.")
@@ -196,7 +195,7 @@ def _list_owed(store: str, table: Networks, *, as_json: bool) -> int:
     from farthing.seller.states import State  # noqa: PLC0415 - heavy parts only when run
     from farthing.world.seller_store import SellerStore  # noqa: PLC0415
 
-    if "://" not in store and not Path(store).exists():
+    if not is_there(store):
         raise StoreError(f"There is no store at {store}.")
     opened = SellerStore(store)
     try:

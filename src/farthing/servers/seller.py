@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
+import os
 import re
 import threading
 import warnings
@@ -84,16 +85,17 @@ class OfferTooLarge(UserWarning):
 class Seller:
     """A seller for any number of doors: one in each worker process, all of them on one store.
 
-    `store` is the path of a SQLite file; `accepts` names several ways to be paid at once (`Terms`); `networks` is the
-    table of networks and tokens; `edge` takes commitments, for routes with terms on its clearing network. Raises
-    `ConfigError` for what can't work, where it is written.
+    `store` is the path of a SQLite file, or the URL of a database (`postgresql://user@host/name`), by default
+    $FARTHING_STORE; large answers are spooled in `spool_folder` (`SellerStore`). `accepts` names several ways to be
+    paid at once (`Terms`); `networks` is the table of networks and tokens; `edge` takes commitments, for routes with
+    terms on its clearing network. Raises `ConfigError` for what can't work, where it is written.
     """
 
     def __init__(
         self,
         *,
         base_url: str,
-        store: str | Path,
+        store: str | Path | None = None,
         facilitator: Facilitator | None = None,
         pay_to: str = "",
         network: str = "",
@@ -102,6 +104,7 @@ class Seller:
         mechanisms: Iterable[SellerMechanism] | None = None,
         edge: Edge | None = None,
         request_body_max_bytes: int = REQUEST_BODY_MAX_BYTES,
+        spool_folder: str | Path | None = None,
     ) -> None:
         """Check what can be checked without asking anybody, and open the store."""
         self.base_url = check_base_url(base_url)
@@ -117,7 +120,7 @@ class Seller:
         self._marks: list[Mark] = []
         self._learnt: set[tuple[str, str, int]] = set()
         self._lock = threading.Lock()
-        self.store = SellerStore(store)
+        self.store = SellerStore(_place_of(store), spool_folder=spool_folder)
         self._settles = facilitator is not None
         self.facilitator: Facilitator = NoFacilitator() if facilitator is None else facilitator
         verifying = Verifying(self.facilitator, self._kinds, self.store.name)
@@ -392,3 +395,10 @@ def _caller() -> str:
     if frame is None:
         return "somewhere"
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _place_of(store: str | Path | None) -> str | Path:
+    place = store or os.environ.get("FARTHING_STORE")
+    if not place:
+        raise ConfigError("A seller keeps a store: give `store`, a file or postgresql://…, or set FARTHING_STORE.")
+    return place
