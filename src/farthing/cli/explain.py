@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from farthing.cli.home import journal_path
+from farthing.cli.home import is_there, journal_path
 from farthing.cli.terminal import plain
 from farthing.cli.tokens import known_networks
 from farthing.errors import ConfigError, FarthingError, StoreError
@@ -67,11 +67,10 @@ def explain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
     journal: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--journal",
-            metavar="FILE",
-            dir_okay=False,
+            metavar="FILE|URL",
             envvar="FARTHING_JOURNAL",
             help="Find payment ids in this journal.",
             show_default="in FARTHING_HOME",
@@ -110,7 +109,7 @@ def explain(
     raise typer.Exit(code)
 
 
-def _find(what: str, table: Networks, journal: Path) -> Explained:
+def _find(what: str, table: Networks, journal: str) -> Explained:
     if _PAYMENT_ID.match(what):
         return _from_journal(what, journal)
     from farthing.cli.reading import find_headers  # noqa: PLC0415 - heavy parts only when run
@@ -154,13 +153,13 @@ def _read(headers: list[str], table: Networks) -> Explained:
     raise ConfigError(f"This can't be read as a payment: {ascii(why[:300])[1:-1]}.")
 
 
-def _from_journal(payment_id: str, path: Path) -> Explained:
+def _from_journal(payment_id: str, path: str) -> Explained:
     from farthing.cli.payments import find_purchase  # noqa: PLC0415 - heavy parts only when run
     from farthing.protocol.messages import PaymentRequirements  # noqa: PLC0415
     from farthing.protocol.versions import wire_of_payment  # noqa: PLC0415
     from farthing.world.journal import Journal  # noqa: PLC0415
 
-    if not path.exists():
+    if not is_there(path):
         raise StoreError(f"There is no journal at {path}.")
     journal = Journal(path)
     try:
