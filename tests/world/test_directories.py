@@ -243,7 +243,7 @@ def test_A2_a_name_that_resolves_to_a_private_address_is_refused(
         finally:
             await found.aclose()
 
-    with pytest.raises(DirectoryRefused, match="No connection"):
+    with pytest.raises(DirectoryRefused, match="not public"):
         asyncio.run(fetch())
 
 

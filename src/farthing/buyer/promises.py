@@ -10,8 +10,10 @@ import msgspec
 from farthing.buyer.journal import Promise
 from farthing.errors import RemoteProtocolError
 from farthing.flow import Flow, Now
+from farthing.mechanisms.batch_credit.cloudflare import read_answer
 from farthing.mechanisms.batch_credit.evidence import request_of_base
-from farthing.mechanisms.batch_credit.receipts import COMMITMENT_ID, read_receipt
+from farthing.mechanisms.batch_credit.payload import CLOUDFLARE
+from farthing.mechanisms.batch_credit.receipts import COMMITMENT_ID, PAYMENT_RESPONSE, read_receipt
 from farthing.mechanisms.batch_credit.verify import decode_signature
 from farthing.protocol.clearing import Signed
 from farthing.protocol.messages import SettlementResponse
@@ -49,6 +51,8 @@ def prove(
 
     Yields `Now` and `FindKey`.
     """
+    if network == CLOUDFLARE:
+        return _by_word_alone(lines)
     if response is None or not response.success or response.network != network:
         return Proof(NO_SETTLEMENT)
     if (response.extra or {}).get(COMMITMENT_ID) != promise.promise_id:
@@ -68,3 +72,10 @@ def prove(
     if key is None:
         return Proof(RECEIPT_UNVERIFIED)
     return Proof("", receipt.evidence()) if receipt.verified_by(key) else Proof(RECEIPT_INVALID)
+
+
+def _by_word_alone(lines: tuple[tuple[str, str], ...]) -> Proof:
+    # No id and no signature are to be had there: the merchant of record says that it was charged, or it does not.
+    said = next((value for name, value in lines if name.lower() == PAYMENT_RESPONSE), None)
+    answer = None if said is None else read_answer(said)
+    return Proof("" if answer is not None and answer.success and answer.network == CLOUDFLARE else NO_SETTLEMENT)

@@ -14,6 +14,7 @@ and `CloudflareBuyer`, the buyer's face of `cloudflare:402`, whose signature is 
 from __future__ import annotations
 
 from farthing.mechanisms.batch_credit.buyer import Agent, BatchCreditBuyer
+from farthing.mechanisms.batch_credit.cloudflare import CloudflareBuyer
 from farthing.mechanisms.batch_credit.evidence import judge_line
 from farthing.mechanisms.batch_credit.payload import (
     CLOUDFLARE,
@@ -34,6 +35,7 @@ __all__ = [
     "Agent",
     "BatchCreditBuyer",
     "BatchCreditSeller",
+    "CloudflareBuyer",
     "CreditPayload",
     "CreditTerms",
     "SignedCommitment",

@@ -101,6 +101,11 @@ def commitment_id(base: bytes) -> str:
     return "sha256:" + hashlib.sha256(base).hexdigest()
 
 
+def fingerprint_of(base: bytes, signature: bytes) -> str:
+    """Hash all that was signed, with the signature."""
+    return hashlib.sha256(base + b"\n" + signature).hexdigest()
+
+
 def signed_record(base: bytes, signature: bytes, key_id: str) -> Signed:
     """Write a signature as the clearing network keeps it."""
     return Signed(base.decode("ascii"), binascii.b2a_base64(signature, newline=False).decode("ascii"), key_id)
@@ -149,7 +154,7 @@ def signed_commitment(request: HttpRequest, profile: ProfileSignature, offer: Pa
     identifier = commitment_id(profile.base)
     signed = SignedPayment(
         identity=PaymentIdentity(KIND, (profile.agent, identifier)),
-        fingerprint=hashlib.sha256(profile.base + b"\n" + profile.signature).hexdigest(),
+        fingerprint=fingerprint_of(profile.base, profile.signature),
         payer=profile.agent,
         pay_to=offer.pay_to,
         asset=offer.asset,
