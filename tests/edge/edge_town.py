@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+from werkzeug.serving import make_server
 
 from farthing.errors import FarthingError
 from farthing.flow import Effect, Now, drive
@@ -37,6 +38,7 @@ from farthing.seller.pricing import Terms
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.servers.edge import Edge
 from farthing.servers.seller import Seller
+from farthing.servers.wsgi import PaidWSGI
 from farthing.signatures import DirectoryKey, PublicKey, SignData, SigningKey
 from farthing.world.directories import KnownKey
 
@@ -264,7 +266,7 @@ class Town:
         self.house.credit[crawler.origin] = credit
         self.directory.published[crawler.origin, crawler.agent.key_id] = crawler.key.public_key
 
-    def open_site(self, name: str, **options: Any) -> str:
+    def open_site(self, name: str, *, wsgi: bool = False, **options: Any) -> str:
         """Open another site with an edge of its own."""
         edge = Edge(
             name, network=NETWORK, clearing_house=self.house_url, token="token-of-the-edge", signer=SELLER_KEY,
@@ -286,11 +288,28 @@ class Town:
             for path in ("page/{number}", "fails", "moved", "stream", "slow", "raises", "cookies"):
                 seller.price(f"GET /{path}", "$0.001")
             seller.price("POST /echo", "$0.002")
+            if wsgi:
+                return PaidWSGI(self._work, seller)
             return PaymentMiddleware(
                 Starlette(routes=[Route("/{path:path}", self._handle, methods=["GET", "POST"])]), seller=seller
             )
 
-        return self._serve(make)
+        return self._serve_wsgi(make) if wsgi else self._serve(make)
+
+    def _work(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        self.ran.append(environ["PATH_INFO"])
+        failed = environ["PATH_INFO"] == "/fails"
+        start_response("500 No" if failed else "200 OK", [("Content-Type", "text/plain")])
+        return [b"the text of ", environ["PATH_INFO"].encode()]
+
+    def _serve_wsgi(self, app: Callable[[str], Any]) -> str:
+        listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._ends.callback(listening.close)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server = make_server("127.0.0.1", 0, app(url), threaded=True, fd=listening.fileno())
+        self._ends.callback(server.shutdown)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return url
 
     async def _handle(self, request: Request) -> Response:  # noqa: PLR0911 - one line a path
         path = request.url.path

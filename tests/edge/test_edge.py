@@ -211,3 +211,15 @@ def test_two_processes_of_one_store_have_a_label_each(town: Town) -> None:
     _, _, second = town.buy("/page/2", url=url)
     town.house.wait(lambda: {first, second} <= set(lines(town)))
     assert {up[0]["edge"] for up in town.house.uploads} == {"edge-1", "edge-1.2"}
+
+
+def test_a_wsgi_site_takes_promises_too(town: Town) -> None:
+    url = town.open_site("edge-w", wsgi=True)
+    answer, signed, commitment_id = town.buy("/page/1?x=%41", url=url)
+    assert (answer.status, answer.body) == (200, b"the text of /page/1")
+    assert answer.commitment_id == commitment_id
+    assert town.send("/page/1?x=%41", signed, url=url).status == 409
+    assert town.send("/page/2", signed, url=url).status == 402
+    assert town.buy("/fails", url=url)[0].status == 500
+    town.house.wait(lambda: commitment_id in town.house.sent)
+    assert list(lines(town)) == [commitment_id]

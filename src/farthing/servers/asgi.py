@@ -35,7 +35,7 @@ from farthing.servers.asgi_wire import (
     read_body,
     send_answer,
 )
-from farthing.servers.credit import HeldHead, admit_on_credit, commitment_in, given_back, payment_of
+from farthing.servers.credit import HeldHead, admit_on_credit, commitment_in, given_back, payment_of, raw_path_of
 from farthing.servers.gates import Gate, Holding, Streaming
 from farthing.servers.held import ResponseTooLarge, body_of, body_size
 from farthing.servers.marks import Passed, current
@@ -133,7 +133,7 @@ class PaymentMiddleware:
             await self._paid(request, match, asked, scope, replayed, send)
             return
         on_credit = await uncut(
-            admit_on_credit(self.seller, edge, request, promised, scope=scope, pairs=pairs, body=body),
+            admit_on_credit(self.seller, edge, request, promised, raw_path=raw_path_of(scope), pairs=pairs, body=body),
             self.seller.performer,
             given_back,
         )

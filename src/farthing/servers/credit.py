@@ -5,6 +5,7 @@ A body that comes whole is under the receipt with its digest; one that streams i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
@@ -63,22 +64,30 @@ def admit_on_credit(
     request: Request,
     payment: PaymentPayload,
     *,
-    scope: Any,
-    pairs: list[tuple[str, str]],
+    raw_path: str,
+    pairs: Iterable[tuple[str, str]],
     body: bytes,
 ) -> Flow[CreditVerdict]:
-    """The flow before the work. The request is the one that was signed, under the public base of the configuration."""
+    """The flow before the work. The request is the one that was signed, under the public base of the configuration.
+
+    `raw_path` is the path as it was sent, before anything was decoded.
+    """
     scheme, authority, prefix = _base(seller.base_url)
-    raw_path = scope.get("raw_path") or quote(scope["path"]).encode()
     message = HttpRequest(
         request.method,
         authority,
-        prefix + raw_path.decode("latin-1"),
+        prefix + raw_path,
         f"?{request.query}" if request.query else "",
         gather_fields(pairs),
         scheme,
     )
     return admit_commitment(request, message, payment, body=body, keys=edge.known, networks=seller.networks)
+
+
+def raw_path_of(scope: Any) -> str:
+    """Give the path of an ASGI scope as it was sent."""
+    raw: bytes | None = scope.get("raw_path")
+    return quote(scope["path"]) if raw is None else raw.decode("latin-1")
 
 
 @lru_cache(maxsize=64)

@@ -13,33 +13,33 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
-from types import TracebackType
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Final, TypeVar
+from urllib.parse import quote
 from wsgiref.util import FileWrapper
 
 from farthing.flow import Flow, drive
 from farthing.protocol.versions import RESPONSE_HEADERS, presented_joined
 from farthing.seller.answers import Answer, problem
 from farthing.seller.conclude import abandon, conclude, delivered, finish, succeeded, undelivered
-from farthing.seller.headers import HeaderList, paid_headers
+from farthing.seller.credit import CreditVerdict, conclude_commitment, give_back, sent
+from farthing.seller.headers import paid_headers
 from farthing.seller.routes import Barred, Free, Preflight, Priced
 from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 from farthing.servers import preflight
+from farthing.servers.credit import admit_on_credit, commitment_in, credit_headers, payment_of
+from farthing.servers.edge import Edge
 from farthing.servers.held import HeldBody, ResponseTooLarge, body_of, body_size
 from farthing.servers.keeping import keep_running
 from farthing.servers.marks import Passed, current
 from farthing.servers.seller import Seller
+from farthing.servers.wsgi_held import App, Environ, ExcInfo, Held, Sending, StartResponse, Unread
 from farthing.world.loop import background_loop
 
 T = TypeVar("T")
-
-Environ: TypeAlias = dict[str, Any]
-ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]"
-StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
-App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 # Where a handler finds its payment in the environ; a header's name begins with HTTP_, so that none can put it there.
 ENVIRON_KEY: Final = "farthing.payment"
@@ -75,7 +75,7 @@ class PaidWSGI:
             return self.app(environ, start_response)
         return self._priced(environ, start_response, whole, _decoded(root_path))
 
-    def _priced(  # noqa: PLR0911 - one for each thing that a request can turn out to be
+    def _priced(  # noqa: C901, PLR0911 - one for each thing that a request can turn out to be
         self, environ: Environ, start_response: StartResponse, path: str, root_path: str
     ) -> Iterable[bytes]:
         headers = dict(_request_headers(environ))
@@ -101,18 +101,19 @@ class PaidWSGI:
         )
         if isinstance(request, Answer):
             return _send(start_response, request, head=head)
+        edge = self.seller.edge
+        promised = None if edge is None or not match.servable else commitment_in(request)
+        if edge is not None and promised is not None:
+            admitting = admit_on_credit(
+                self.seller, edge, request, promised, raw_path=_raw_path(environ), pairs=headers.items(), body=body
+            )
+            return self._on_credit(self.drive(admitting), edge, match, _given(environ, body), start_response)
         verdict = self.drive(self.seller.admit(request, servable=match.servable))
         if isinstance(verdict, Refuse):
             return _send(start_response, verdict.answer, head=head)
         if isinstance(verdict, Deliver):
             return self._deliver(verdict, start_response)
-        environ = {
-            **environ,
-            ENVIRON_KEY: verdict.ticket.payment,
-            "wsgi.input": io.BytesIO(body),
-            # A server's own wrapper may send a file without its bytes being seen here.
-            "wsgi.file_wrapper": FileWrapper,
-        }
+        environ = {**_given(environ, body), ENVIRON_KEY: verdict.ticket.payment}
         if verdict.settlement:
             return self._stream(verdict, match, environ, start_response)
         return self._hold(verdict.ticket, match, environ, start_response)
@@ -121,7 +122,7 @@ class PaidWSGI:
         """Run the work whole, settle, and send its answer."""
         folder = self.seller.store.spool_folder
         body = HeldBody(folder, f"{ticket.payment_id}-{ticket.epoch}")
-        held = _Held(body)
+        held = Held(body)
         token = current.set(Passed(ticket.payment, match.route.mark))
         try:
             held.run(self.app, environ)
@@ -142,7 +143,7 @@ class PaidWSGI:
             response = body.store(held.status, held.headers, durable=False)
             kept = [each for each in held.headers if each[0].lower() not in RESPONSE_HEADERS]
             start_response(held.status_line, kept)
-            return _Sending(body_of(response, folder), body.discard)
+            return Sending(body_of(response, folder), body.discard)
         response = body.store(held.status, held.headers, durable=ticket.stores_response)
         conclusion = self.drive(conclude(ticket, response))
         if isinstance(conclusion, Refuse):
@@ -151,6 +152,44 @@ class PaidWSGI:
             return _send(start_response, conclusion.answer)
         deliver = Deliver(ticket, response, conclusion.settlement)
         return self._deliver(deliver, start_response, held.status_line)
+
+    def _on_credit(
+        self, admitted: CreditVerdict, edge: Edge, match: Priced, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Run the work of a commitment whole, put it on record, and send its answer."""
+        if isinstance(admitted, Answer):
+            return _send(start_response, admitted)
+        payment = payment_of(admitted)
+        body = HeldBody(self.seller.store.spool_folder, f"credit-{secrets.token_hex(8)}")
+        held = Held(body)
+        token = current.set(Passed(payment, match.route.mark))
+        try:
+            held.run(self.app, {**environ, ENVIRON_KEY: payment})
+        except BaseException:
+            body.discard()
+            self.drive(give_back(admitted))
+            raise
+        finally:
+            current.reset(token)
+        response = body.store(held.status, held.headers, durable=False)
+        pieces = body_of(response, self.seller.store.spool_folder)
+        if not succeeded(held.status):
+            self.drive(give_back(admitted))
+            kept = [each for each in held.headers if each[0].lower() not in RESPONSE_HEADERS]
+            start_response(held.status_line, kept)
+            return Sending(pieces, body.discard)
+        whole = None if body.spooled else response.body
+        conclusion = self.drive(conclude_commitment(admitted, status=held.status, body=whole, signer=edge.signer))
+        if isinstance(conclusion, Answer):
+            body.discard()
+            return _send(start_response, conclusion)
+        start_response(held.status_line, list(credit_headers(held.headers, admitted, conclusion)))
+
+        def out() -> None:
+            self.drive(sent(admitted))
+            body.discard()
+
+        return Sending(pieces, out, body.discard)
 
     def _deliver(self, verdict: Deliver, start_response: StartResponse, status_line: str = "") -> Iterable[bytes]:
         """Send a held or recorded response."""
@@ -173,7 +212,7 @@ class PaidWSGI:
             if ticket.stores_response:
                 self.drive(undelivered(ticket))
 
-        return _Sending(body_of(response, folder), sent, cut)
+        return Sending(body_of(response, folder), sent, cut)
 
     def _stream(
         self, verdict: Serve, match: Priced, environ: Environ, start_response: StartResponse
@@ -202,65 +241,13 @@ class PaidWSGI:
         name = "access-control-request-headers"
         for _, value in preflight.probe_headers([(name, headers[name])] if name in headers else ()):
             asked["HTTP_ACCESS_CONTROL_REQUEST_HEADERS"] = value
-        held = _Held(_Unread())
+        held = Held(Unread())
         held.run(self.app, asked)
         return preflight.preflight_answer(held.status, held.headers)
 
     def drive(self, flow: Flow[T]) -> T:
         """Run a flow in this thread."""
         return drive(flow, self.seller.performer.blocking)
-
-
-class _Body(Protocol):
-    def write(self, chunk: bytes) -> object: ...
-
-    def restart(self) -> None: ...
-
-
-class _Unread:
-    """Takes a body that nobody reads."""
-
-    def write(self, chunk: bytes) -> None:
-        pass
-
-    def restart(self) -> None:
-        pass
-
-
-class _Held:
-    """Runs an application to its end and keeps all that it answers."""
-
-    def __init__(self, body: _Body) -> None:
-        self.body = body
-        self.status = 0
-        self.status_line = ""
-        self.headers: HeaderList = ()
-
-    def run(self, app: App, environ: Environ) -> None:
-        iterable = app(environ, self._start_response)
-        try:
-            for chunk in iterable:
-                self.body.write(chunk)
-        finally:
-            close = getattr(iterable, "close", None)
-            if close is not None:
-                close()
-        if self.status == 0:
-            message = "The application returned without calling start_response."
-            raise RuntimeError(message)
-
-    def _start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
-    ) -> Callable[[bytes], object]:
-        if self.status and exc_info is None:
-            message = "start_response was called twice without exc_info (PEP 3333)."
-            raise RuntimeError(message)
-        if self.status:
-            # Nothing has left, so that a second call with exc_info may replace the first, and what belonged to it: an
-            # error page that costs nothing must not begin with what was to be paid for.
-            self.body.restart()
-        self.status_line, self.status, self.headers = status, int(status[:3]), tuple(headers)
-        return self.body.write
 
 
 class _Run:
@@ -333,35 +320,18 @@ class _Streamed:
             self._run.end(complete=False)
 
 
-class _Sending:
-    """The iterable of a stored answer: `sent` is called when the server has taken all of it, else `cut`, once."""
-
-    def __init__(
-        self, chunks: Iterator[bytes], sent: Callable[[], object], cut: Callable[[], object] | None = None
-    ) -> None:
-        self._chunks, self._sent, self._cut = chunks, sent, cut or sent
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._chunks)
-        except StopIteration:
-            sent, self._sent, self._cut = self._sent, _nothing, _nothing
-            sent()
-            raise
-
-    def close(self) -> None:
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            close()
-        cut, self._sent, self._cut = self._cut, _nothing, _nothing
-        cut()
+def _given(environ: Environ, body: bytes) -> Environ:
+    """Give the environ to the application, with the body that was read already."""
+    # A server's own wrapper may send a file without its bytes being seen here.
+    return {**environ, "wsgi.input": io.BytesIO(body), "wsgi.file_wrapper": FileWrapper}
 
 
-def _nothing() -> None:
-    return None
+def _raw_path(environ: Environ) -> str:
+    """Give the path as it was sent, where the server tells; else as it is escaped usually (PEP 3333 has no more)."""
+    target: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
+    if target.startswith("/"):
+        return target.partition("?")[0]
+    return quote(_decoded(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")), safe="/:@!$&'()*+,;=-._~")
 
 
 def _request_headers(environ: Environ) -> Iterator[tuple[str, str]]:
