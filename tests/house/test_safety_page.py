@@ -8,7 +8,7 @@ import safety_page
 
 PAGE = safety_page.PAGE.read_text("utf-8")
 # Properties of parts that are being built: they go from here when their tests come.
-NOT_YET = {"A2"}
+NOT_YET: set[str] = set()
 ALL = [f"{letter}{n}" for letter, count in (("S", 11), ("B", 7), ("F", 8), ("A", 4)) for n in range(1, count + 1)]
 
 

@@ -26,6 +26,8 @@ from farthing.evm.signing import SignTypedData
 from farthing.flow import Now, RandomBytes, drive
 from farthing.mechanisms.exact_evm import ExactEvmBuyer
 from farthing.protocol.codec import decode_payment_required, encode_payment
+from farthing.protocol.extensions import echo
+from farthing.protocol.payment_identifier import NAME
 from farthing.seller.states import State
 from farthing.world.seller_store import SellerStore
 
@@ -119,14 +121,14 @@ class Town:
             said = json.loads(await asyncio.to_thread(nursery.stdout.readline))
         return Running(said["pid"], said["url"])
 
-    async def offer(self, client: aiohttp.ClientSession, url: str, path: str) -> Purchase:
-        """Ask what it costs, and sign for it."""
+    async def offer(self, client: aiohttp.ClientSession, url: str, path: str, *, identified: bool = False) -> Purchase:
+        """Ask what it costs, and sign for it; `identified` with a payment-identifier."""
         method = "POST" if path == "/job" else "GET"
         async with client.request(method, url + path) as answer:
             assert answer.status == 402, await answer.text()
-            return self.sign(path, answer.headers["PAYMENT-REQUIRED"])
+            return self.sign(path, answer.headers["PAYMENT-REQUIRED"], identified=identified)
 
-    def sign(self, path: str, required: str, extensions: dict[str, Any] | None = None) -> Purchase:
+    def sign(self, path: str, required: str, *, identified: bool = False) -> Purchase:
         """Sign for an offer."""
         offers = decode_payment_required(required)
         nonce = secrets.token_bytes(32)
@@ -145,7 +147,7 @@ class Town:
             accepted=offers.offers[0].raw,
             payload=drive(flow, perform).payload,
             resource=offers.resource_raw,
-            extensions=extensions,
+            extensions=echo(offers.extensions, {NAME: {"id": secrets.token_hex(16)}}) if identified else None,
         )
         return Purchase(path, base64.b64encode(payment).decode(), "0x" + nonce.hex())
 
