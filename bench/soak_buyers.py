@@ -140,6 +140,8 @@ class _Buyer:
                 self._failed(nonce, f"{answer.status} {answer.body[:200]!r}")
                 return
             self._counted.presented_again += 1
+            # A server closes connections that are idle for some seconds, as it may.
+            self._connection.close()
             await asyncio.sleep(float(answer.headers.get("retry-after", "1")))
         self._failed(nonce, f"not settled after it was presented {PRESENTED_MAX} times")
 
