@@ -80,7 +80,11 @@ class PaymentStatus(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
 
 class Facilitator(Protocol):
-    """Verifies and settles. In the process or over HTTP: the caller can't tell."""
+    """Verifies and settles. In the process or over HTTP: the caller can't tell.
+
+    One whose `verify` and `settle` never wait for anything may have an attribute `answers_at_once`, true: a seller on
+    an event loop then calls them without a task.
+    """
 
     async def supported(self) -> SupportedResponse:
         """Say which kinds are settled here. Raises `FacilitatorUnavailable`."""
