@@ -20,6 +20,7 @@ from farthing.cli.inspect import inspect
 from farthing.cli.key import key
 from farthing.cli.payments import payments
 from farthing.cli.reconcile import reconcile
+from farthing.cli.store import store
 from farthing.errors import FarthingError
 
 # As shells and `sysexits` have it: 2 for a mistake in how the command was called or configured, 130 for Ctrl-C.
@@ -56,21 +57,25 @@ payments.command("reconcile")(reconcile)
 app.add_typer(payments)
 app.command("inspect")(inspect)
 app.command("explain")(explain)
+app.add_typer(store)
 app.add_typer(key)
 
 # Which extra brings a module that a command may miss.
 _EXTRA_OF_MODULE = {
     "Crypto": "keys",
     "aiohttp": "seller",
+    "alembic": "store",
     "eth": "devnet",
     "eth_account": "devnet",
     "fastapi": "demo",
     "flask": "demo",
     "httpx2": "httpx",
     "prometheus_client": "facilitator",
+    "psycopg": "postgres",
     "requests": "requests",
     "rich": "demo",
     "scrapy": "scrapy",
+    "sqlalchemy": "store",
     "starlette": "facilitator",
     "structlog": "facilitator",
     "uvicorn": "facilitator",
