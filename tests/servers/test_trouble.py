@@ -172,3 +172,12 @@ def test_S1_a_claim_that_the_store_refuses_runs_nothing(shop: Any) -> None:
     assert (shop.work.ran, len(shop.facilitator.settled)) == (0, 0)
     perform(shop, MakeClaim, before)
     assert shop.send("GET", TARGET, paid).status == 200
+
+
+def test_S10_a_good_payment_in_too_large_a_header_gets_400(shop: Any) -> None:
+    priced(shop)
+    payment = unpack(shop.pay("GET", TARGET)[0][1])
+    payment["padding"] = "x" * 16_384
+    got = shop.send("GET", TARGET, [("PAYMENT-SIGNATURE", selling.pack(payment))])
+    assert (got.status, got.json["type"]) == (400, "urn:farthing:problem:malformed-payment")
+    assert (shop.work.ran, shop.facilitator.verified) == (0, 0)
