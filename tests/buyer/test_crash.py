@@ -27,7 +27,7 @@ SCRIPT = Path(__file__).with_name("buying_process.py")
 KILLED = -signal.SIGKILL
 PRICE = 10**16
 # Seeded, so that a failure can be repeated.
-RANDOM_KILLS = 40
+RANDOM_KILLS = 20
 RANDOM_SEED = 402
 
 FIRST = ("FindOpen", "Reserve", "SignTypedData", "RecordPayment", "RecordOutcome")
@@ -170,10 +170,15 @@ def test_B1_killed_at_random_again_and_again_it_is_paid_once(
 ) -> None:
     chosen = random.Random(RANDOM_SEED)  # noqa: S311 - a seed to repeat by
     flights = 0
+    buying.fresh()
+    started = time.monotonic()
+    assert buying.buy()["said"] == "200 settled"
+    # As long as one takes on this machine now, so that the kills fall anywhere in it.
+    seconds = min(time.monotonic() - started, 1.0)
     for _ in range(RANDOM_KILLS // 4):
         buying.fresh()
         for _ in range(4):
-            buying.buy(kill_after_seconds=chosen.uniform(0, 0.12))
+            buying.buy(kill_after_seconds=chosen.uniform(0, 1.2 * seconds))
             flights += bool(buying.shop.paid())
         if not _is_delivered(buying):
             assert until_done(buying)["said"] == "200 settled"
@@ -185,8 +190,9 @@ def test_B1_killed_at_random_again_and_again_it_is_paid_once(
             assert len(buying.shop.transfers) == len(signed) == journal.used() // PRICE == 1
         finally:
             journal.close()
+    assert flights > 0
     with capsys.disabled():
-        print(f"\nbuyer, killed at random {RANDOM_KILLS} times: {flights} with a payment in flight, 0 doubled, 0 lost")
+        print(f"\nbuyer, killed at random {RANDOM_KILLS} times, {flights} after a payment had left: 0 doubled, 0 lost")
 
 
 def _is_delivered(buying: Buying) -> bool:
