@@ -10,13 +10,16 @@ import msgspec
 import pytest
 
 from farthing.buyer.choice import choose
+from farthing.buyer.journal import Promise
 from farthing.buyer.policy import Policy
+from farthing.buyer.promises import prove
 from farthing.errors import SignerError
 from farthing.flow import drive
 from farthing.mechanisms.batch_credit.cloudflare import CloudflareBuyer, read_answer
 from farthing.mechanisms.interface import RequestToBind
 from farthing.mechanisms.registry import Registry
 from farthing.networks import KNOWN
+from farthing.protocol.clearing import Signed
 from farthing.protocol.codec import decode_payment_required, encode_payment, pack_json
 from farthing.signatures import HttpRequest, gather_fields, read_signatures, verify
 
@@ -123,3 +126,20 @@ def test_what_they_do_not_offer_is_passed_over(change: dict[str, Any]) -> None:
     assert BUYER.passes_over(offer)
     with pytest.raises(SignerError):
         drive(BUYER.pay(offer, payer="", nonce=None), perform)
+
+
+@pytest.mark.parametrize(
+    ("said", "lacks"),
+    [
+        ({"success": True, "transaction": "", "network": "cloudflare:402"}, ""),
+        ({"amount": "1", "asset": "USD", "network": "cloudflare:402"}, ""),
+        ({"success": True, "transaction": "", "network": "clearing:demo"}, "no_settlement_proof"),
+        ({"success": False, "transaction": "", "network": "cloudflare:402"}, "no_settlement_proof"),
+        (None, "no_settlement_proof"),
+    ],
+)
+def test_B1_their_word_is_all_that_proves_a_promise_taken(said: dict[str, Any] | None, lacks: str) -> None:
+    promise = Promise("sha256:" + "0" * 64, (), Signed("x", "A" * 86 + "==", AGENT.key_id))
+    lines = () if said is None else (("Payment-Response", packed(said)),)
+    flow = prove(promise, "cloudflare:402", "https://publisher.example/a", status=200, response=None, lines=lines)
+    assert drive(flow, perform).lacks == lacks
