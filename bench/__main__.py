@@ -26,6 +26,8 @@ BENCHES = {
     "joined_gas": "bench.joined_gas",
     "import": "bench.importing",
     "hostile": "bench.hostile",
+    "clearing_ingest": "bench.clearing_ingest",
+    "close": "bench.clearing_close",
 }
 
 

@@ -42,8 +42,9 @@ class PostgresUnavailable(Exception):
 class PostgresServer:
     """A server in a folder of its own. `database()` makes an empty database and gives its URL."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
         self.user = _user()
+        self._settings = {**_SETTINGS, **settings}
         # Not in pytest's folder, which only its owner may enter; and short: a socket's path has 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="farthing-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,7 +70,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         command: list[str | Path] = [self.programs / "postgres", "-D", self.data, "-k", self.folder, *settings]
         with (self.folder / "log").open("ab") as log:
             # A session of its own: Ctrl-C in the terminal is for the tests, which then end it.

@@ -7,10 +7,10 @@ statements are made (decision on ingest). Nothing here asks an agent's directory
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from farthing.clearing.intake import BAD_SIGNATURE, decode_line, unpack
+from farthing.clearing.intake import BAD_SIGNATURE, decode_line
 from farthing.clearing.store import WrongLine
 from farthing.protocol.clearing import Commitment, KeyRecord, RefusedLine
 from farthing.signatures.keys import PublicKey, decode_base64url, thumbprint
@@ -43,9 +43,8 @@ class Signatures:
         return key is not None and key.verifies(binascii.a2b_base64(line.signature), line.base.encode())
 
 
-def commitments_of(body: bytes, positions: Iterable[int] | None = None) -> list[Commitment]:
-    """Read an upload's commitments, all or those at some positions."""
-    lines = unpack(body)
+def commitments_of(lines: Sequence[bytes], positions: Iterable[int] | None = None) -> list[Commitment]:
+    """Read the commitments among an upload's lines, all or those at some positions."""
     chosen = range(1, len(lines)) if positions is None else positions
     return [line for number in chosen if isinstance(line := decode_line(lines[number], number), Commitment)]
 

@@ -21,7 +21,7 @@ from farthing.clearing.checking import (
     sample_bytes,
     wrong_lines,
 )
-from farthing.clearing.intake import Upload, find_commitment
+from farthing.clearing.intake import Upload, find_commitment, unpack
 from farthing.clearing.rails import Rail
 from farthing.clearing.rules import Rules, statement_id
 from farthing.clearing.settlement import OpenDisputes
@@ -87,15 +87,13 @@ def take(desk: Desk, upload: Upload, payees: frozenset[str]) -> Flow[UploadAnswe
     if upload.lines:
         positions = [line.position for line in upload.lines]
         random = yield from RandomBytes(sample_bytes(len(positions)))
-        lines = commitments_of(upload.body, sample(positions, random))
+        lines = commitments_of(upload.raw, sample(positions, random))
         wanted = frozenset((line.payer, line.key) for line in upload.lines)
         archived = yield from FindKeys(wanted)
         # Keys that nobody archived are the store's to refuse.
         keys = {(each.directory, each.thumbprint): each for each in upload.keys} | archived
         if refuse_unsigned([line for line in lines if (line.payer, line.key) in keys], keys):
-            bad = refuse_unsigned(
-                [line for line in commitments_of(upload.body) if (line.payer, line.key) in keys], keys
-            )
+            bad = refuse_unsigned([line for line in commitments_of(upload.raw) if (line.payer, line.key) in keys], keys)
     return (yield from TakeUpload(upload, payees, bad, desk.rules, now_seconds))
 
 
@@ -125,7 +123,7 @@ def check(desk: Desk, window: int) -> Flow[int]:
         stored = yield from LoadUnchecked(window, after)
         if stored is None:
             return wrong_count
-        lines = commitments_of(stored.body)
+        lines = commitments_of(unpack(stored.body))
         keys = yield from FindKeys(keys_wanted(lines))
         wrong = wrong_lines(lines, keys)
         now_seconds = yield from Now()

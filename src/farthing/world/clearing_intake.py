@@ -59,11 +59,18 @@ _LINE_COLUMNS: Final = (
     "payer, commitment, payee, window_number, upload, amount, committed_at, position, flags, resource"
 )
 _INSERT_LINE: Final = f"INSERT INTO clearing_lines ({_LINE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# PostgreSQL takes all lines of an upload as one statement, its columns as arrays in the text that the server reads:
+# the driver's own writing of arrays, element by element, was half of what a line cost.
 _INSERT_LINES: Final = f"""
 INSERT INTO clearing_lines ({_LINE_COLUMNS})
-SELECT u.* FROM unnest(?::bigint[], ?::bytea[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[],
-    ?::integer[], ?::integer[], ?::text[]) AS u
-ON CONFLICT DO NOTHING RETURNING payer, commitment
+SELECT u.payer, u.commitment, u.payee, ?, ?, u.amount, u.committed_at, u.position, u.flags, u.resource
+FROM unnest(?::bigint[], ?::bytea[], ?::bigint[], ?::bigint[], ?::bigint[], ?::integer[], ?::integer[], ?::text[])
+    AS u (payer, commitment, payee, amount, committed_at, position, flags, resource)
+ON CONFLICT DO NOTHING
+"""
+_INSERTED: Final = """
+SELECT payer, commitment FROM clearing_lines
+WHERE payer = ANY(?::bigint[]) AND commitment = ANY(?::bytea[]) AND upload = ?
 """
 _SPEND_LEASE: Final = "UPDATE clearing_leases SET lines = lines + ?, spent = spent + ? WHERE lease = ? AND edge = ?"
 _UNCHECKED: Final = """
@@ -222,8 +229,7 @@ def _insert_lines(at: Connection, rows: dict[tuple[int, bytes], tuple[Any, ...]]
     if not rows:
         return []
     if not isinstance(at, sqlite3.Connection):
-        columns = tuple(map(list, zip(*rows.values(), strict=True)))
-        return [(payer, bytes(commitment)) for payer, commitment in at.execute(_INSERT_LINES, columns).fetchall()]
+        return _insert_arrays(at, rows)
     known: set[tuple[int, bytes]] = set()
     places = list(rows)
     for begin in range(0, len(places), _MARKS_MAX):
@@ -234,6 +240,30 @@ def _insert_lines(at: Connection, rows: dict[tuple[int, bytes], tuple[Any, ...]]
     fresh = [place for place in places if place not in known]
     at.executemany(_INSERT_LINE, [rows[place] for place in fresh])
     return fresh
+
+
+def _insert_arrays(at: Connection, rows: dict[tuple[int, bytes], tuple[Any, ...]]) -> list[tuple[int, bytes]]:
+    payers, commitments, payees, windows, uploads, amounts, dates, positions, flags, resources = zip(
+        *rows.values(), strict=True
+    )
+    ids = "{" + ",".join([f'"\\\\x{each.hex()}"' for each in commitments]) + "}"
+    numbers = (_array(payers), ids, _array(payees), _array(amounts), _array(dates), _array(positions), _array(flags))
+    texts = "{" + ",".join(map(_quoted, resources)) + "}"
+    if at.execute(_INSERT_LINES, (windows[0], uploads[0], *numbers, texts)).rowcount == len(rows):
+        return list(rows)
+    found = at.execute(_INSERTED, (_array(set(payers)), ids, uploads[0])).fetchall()
+    return [(payer, bytes(commitment)) for payer, commitment in found]
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _quoted(text: str) -> str:
+    """Write an element of an array of texts (PostgreSQL's manual, 8.15.6)."""
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def _book(at: Connection, effect: TakeUpload, key: int, billed: list[tuple[tuple[Any, ...], IntakeLine]]) -> None:
