@@ -45,6 +45,7 @@ from farthing.signatures.keys import SignData, SigningKey, encode_base64url
 from farthing.signatures.messages import HttpRequest
 from farthing.signatures.profile import agent_member, request_base, request_params
 from farthing.world.clearing_store import ClearingStore
+from farthing.world.keys import LocalSigner, signer_handlers
 from farthing.world.performers import Performer
 
 NETWORK = "clearing:test"
@@ -149,6 +150,7 @@ class House:
         self.performer = Performer(
             {
                 **self.store.handlers(),
+                **signer_handlers(LocalSigner(b"\x01" * 32)),
                 Now: lambda _: self.now,
                 RandomBytes: lambda effect: bytes(range(256)) * (effect.size_bytes // 256 + 1),
                 SignData: lambda effect: self.signing.sign(effect.data),
