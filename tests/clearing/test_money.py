@@ -113,6 +113,8 @@ def test_C6_only_the_rails_report_settles_a_statement_and_clears_its_shares(hous
     assert report(house, paid(record, 3 * DOLLAR)) == (record.statement,)
     assert look(house, record).state == "settled"
     assert look(house, record).transaction == "0xaa"
+    assert report(house, paid(record, 3 * DOLLAR)) == ()
+    assert house.total("suspense") == 0
     assert house.balances(pending=True) == {}
     assert (house.total("treasury"), house.total("cleared")) == (-3 * DOLLAR, 3 * DOLLAR)
     assert house.payer(crawler).owed == 0

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from town import NETWORK, NOON, Crawler, House, leaves, pack
 from farthing.clearing import flows
 from farthing.clearing.checking import key_of_record
 from farthing.clearing.rules import Rules, payer_key
+from farthing.clearing.states import as_markdown
 from farthing.clearing.statements import as_csv, open_statement
 from farthing.clearing.store import FindStatement, Listing, ListStatements, StatementRecord
 from farthing.errors import RemoteProtocolError
@@ -235,3 +237,8 @@ def test_references_are_one_things_alone() -> None:
 
 def test_a_statement_is_found_by_its_name_alone(house: House) -> None:
     assert house.ask(FindStatement("st-000001-0000000000000000")) is None
+
+
+def test_the_page_shows_the_tables_of_states() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "clearing.md").read_text("utf-8")
+    assert as_markdown() in page
