@@ -16,8 +16,8 @@ from town import NETWORK, NOON, Crawler, House, leaves, pack
 from farthing.clearing import flows
 from farthing.clearing.checking import key_of_record
 from farthing.clearing.rules import Rules, payer_key
-from farthing.clearing.states import as_markdown
 from farthing.clearing.statements import as_csv, open_statement
+from farthing.clearing.states import as_markdown
 from farthing.clearing.store import FindStatement, Listing, ListStatements, StatementRecord
 from farthing.errors import RemoteProtocolError
 from farthing.evm.references import payout_reference, statement_reference
