@@ -94,7 +94,7 @@ class House:
         self.credit: dict[str, int] = {}
         self.refusals: dict[str, str] = {}
         self.away = False
-        self.forget_answer = False
+        self.forget_uploads = 0
         self.epochs: dict[str, int] = {}
         self.leases: dict[str, dict[str, Any]] = {}
         self.closed: dict[str, dict[str, Any]] = {}
@@ -170,6 +170,9 @@ class House:
         name = (header["edge"], header["epoch"], header["sequence"])
         assert self.names.setdefault(name, body) == body, "an upload was changed"
         self.uploads.append(parsed)
+        if self.forget_uploads:
+            self.forget_uploads -= 1
+            return PlainTextResponse("lost", 502)
         new = 0
         for line in parsed[1:]:
             if line["type"] == "commitment":
@@ -181,9 +184,6 @@ class House:
                 self.sent.add(line["id"])
             else:
                 self.keys[line["thumbprint"]] = line
-        if self.forget_answer:
-            self.forget_answer = False
-            return PlainTextResponse("lost", 502)
         return JSONResponse({"edge": name[0], "epoch": name[1], "sequence": name[2], "window": "w", "accepted": new})
 
 

@@ -69,6 +69,7 @@ class Uploader:
         self.pool: CreditPool | None = None
         self._started = asyncio.Event()
         self._nudged = asyncio.Event()
+        self._working = asyncio.Lock()
         self._closing = False
         self._epoch = 0
         self._keys_known: set[tuple[str, str]] = set()
@@ -171,6 +172,11 @@ class Uploader:
             self.pool.in_contact()
 
     async def _round(self) -> None:
+        # The end of an edge is a round of its own: two at once would make one upload twice.
+        async with self._working:
+            await self._work()
+
+    async def _work(self) -> None:
         if not self._started.is_set():
             said = await self._client.start(self._store.edge)
             self._epoch = said.epoch
