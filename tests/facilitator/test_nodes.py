@@ -17,6 +17,8 @@ from farthing.services.facilitator.submitter import FOREIGN_LOOKS
 AMOUNT = 12_345
 QUICK = Pace(idle_seconds=0.05, work_seconds=0.05, rebroadcast_seconds=1)
 Lie = Callable[[dict[str, Any], Any], Any]
+# A payment whose outcome is not known by then never will be.
+KNOWN_SECONDS = 60
 EMPTY_WORD = "0x" + "00" * 32
 USED_WORD = "0x" + "00" * 31 + "01"
 BALANCE_OF, AUTHORIZATION_STATE = "0x70a08231", "0xe94a0102"
@@ -74,11 +76,12 @@ def at_first(lie: Lie, times: int) -> tuple[Lie, list[str]]:
 
 async def settle_until_known(service: Any, payment: Any, key: str = "k") -> Outcome:
     """Settle as a seller does that holds its place: the same again while the outcome is not known."""
-    while True:
-        outcome: Outcome = await service.settle(*payment, idempotency_key=key)
-        if not isinstance(outcome, Unknown):
-            return outcome
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(KNOWN_SECONDS):
+        while True:
+            outcome: Outcome = await service.settle(*payment, idempotency_key=key)
+            if not isinstance(outcome, Unknown):
+                return outcome
+            await asyncio.sleep(0.05)
 
 
 async def verified(service: Any, payment: Any) -> bool | None:
