@@ -180,6 +180,19 @@ def test_C3_a_base_of_another_network_or_with_less_covered_is_no_commitment() ->
         assert isinstance(intake.bind(changed, 1, NETWORK), RefusedLine)
 
 
+@pytest.mark.parametrize(
+    "written", ['"https://crawler.example"', '"https://crawler.example";type=directory', "crawler.example",
+                '"https://CRAWLER.example:443"'],
+)  # fmt: skip
+def test_an_agent_is_known_however_its_origin_is_written(written: str) -> None:
+    line = Crawler().commit()
+    base = line.base.replace('"https://crawler.example"', written)
+    changed = msgspec.structs.replace(line, base=base, id="sha256:" + hashlib.sha256(base.encode()).hexdigest())
+    assert isinstance(intake.bind(changed, 1, NETWORK), intake.IntakeLine)
+    other = msgspec.structs.replace(changed, payer="https://crawler.example.evil")
+    assert isinstance(intake.bind(other, 1, NETWORK), RefusedLine)
+
+
 def test_C3_one_commitment_by_two_edges_is_billed_once(house: House) -> None:
     """Edges without a shared store can each serve one replay; it is billed once."""
     crawler = Crawler()

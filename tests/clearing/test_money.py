@@ -32,7 +32,7 @@ from farthing.clearing.settlement import (
     SuspendOverdue,
 )
 from farthing.clearing.statements import open_statement
-from farthing.clearing.store import FindStatement, ListStatements, ProvePayee, StatementRecord
+from farthing.clearing.store import FindStatement, Listing, ListStatements, ProvePayee, StatementRecord
 from farthing.protocol.clearing import Sent
 from farthing.protocol.statements import Dispute, DisputedLine
 
@@ -297,6 +297,17 @@ def test_C6_a_statement_below_zero_goes_to_the_payers_balance(house: House) -> N
     assert (second.net, second.state) == (-3 * DOLLAR, "settled")
     assert (house.payer(crawler).prepaid, house.payer(crawler).owed) == (3 * DOLLAR, 0)
     balanced(house, crawler)
+
+
+def test_movements_that_share_a_transaction_are_listed_one_by_one(house: House) -> None:
+    house.open(Crawler())
+    report(house, *(came("0xbb", DOLLAR, log_index=number) for number in range(5)))
+    seen: list[str] = []
+    after = ""
+    while page := house.ask(Listing("movements", after, 2)):
+        seen += [each["movement"] for each in page]
+        after = seen[-1]
+    assert seen == [f"0xbb:{number}" for number in range(5)]
 
 
 # Payouts

@@ -31,6 +31,8 @@ from farthing.protocol.clearing import (
     UploadHeader,
     UploadLine,
 )
+from farthing.signatures.agent import read_agents
+from farthing.signatures.fields import SignatureInvalid
 
 # Reasons of refusals, each a stable code.
 NOT_BOUND: Final = "not_bound"
@@ -224,10 +226,19 @@ def _wrong_request(line: Commitment, parts: dict[str, str]) -> str | None:
         return "the method is another"
     if line.resource.partition("://")[2] != authority + path + ("" if query == "?" else query):
         return "the resource is another"
-    # A string, or a member of a dictionary, which may have parameters.
-    if not agent.startswith(f'"{line.payer}"'):
+    # A string, or a member of a dictionary, which may have parameters; any other way to write it is read as edges do.
+    if not agent.startswith(f'"{line.payer}"') and _origin_of(agent) != line.payer:
         return "the agent is another"
     return None
+
+
+def _origin_of(agent: str) -> str:
+    """The origin that a Signature-Agent names: a bare host, another case, a default port; empty where it is none."""
+    try:
+        found = read_agents(agent)
+    except SignatureInvalid:
+        return ""
+    return found[0].url if len(found) == 1 else ""
 
 
 def _wrong_parameters(line: Commitment, parts: dict[str, str]) -> str | None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from farthing.errors import ConfigError, FarthingError
+from farthing.errors import ConfigError
 
 if TYPE_CHECKING:
     from farthing.services.clearing import ClearingConfig
@@ -201,7 +201,9 @@ class _House:
         )
         said: Any = json.loads(answer.body)
         if answer.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
-            raise FarthingError(f"The clearing house answered {answer.status}: {said.get('detail', '')}")
+            detail = said.get("detail", "")
+            print(f"farthing: the clearing house answered {answer.status}: {detail}", file=sys.stderr)
+            raise typer.Exit(EXIT_FAILED)
         return said
 
     def pages(self, path: str) -> list[dict[str, Any]]:

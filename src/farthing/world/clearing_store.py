@@ -40,8 +40,11 @@ _LISTS: Final = {
     ),
     "movements": (
         "clearing_movements",
-        "transaction_hash, log_index, network, direction, counterparty, amount, reference, matched",
-        "transaction_hash",
+        (
+            "transaction_hash || ':' || log_index AS movement, transaction_hash, log_index, network, direction, "
+            "counterparty, amount, reference, matched"
+        ),
+        "transaction_hash || ':' || log_index",
     ),
     "tokens": ("clearing_tokens", "name, role, subject, created_at, revoked_at", "name"),
     "audit": ("clearing_audit", "entry, at, who, what, subject, detail", "entry"),
@@ -150,6 +153,6 @@ def _listing(at: Connection, effect: effects.Listing) -> tuple[dict[str, Any], .
     if effect.what in _NUMBERED:
         after = int(effect.after) if effect.after.isdecimal() else 0
     query = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"  # noqa: S608 - from the table
-    names = [each.rpartition(".")[2] for each in columns.split(", ")]
+    names = [each.rpartition(" AS ")[2].rpartition(".")[2] for each in columns.split(", ")]
     rows = at.execute(query, (after, effect.count_max)).fetchall()
     return tuple(dict(zip(names, row, strict=True)) for row in rows)

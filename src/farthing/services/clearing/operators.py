@@ -54,7 +54,7 @@ _KEYS: Final = {
     "windows": "number",
     "leases": "lease",
     "payouts": "payout",
-    "movements": "transaction_hash",
+    "movements": "movement",
     "tokens": "name",
     "audit": "entry",
 }

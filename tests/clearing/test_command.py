@@ -1,0 +1,74 @@
+"""`farthing clearing`: checks its configuration, serves until it is told to end, and shows what it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import OPERATOR, Town
+
+FARTHING = [sys.executable, "-m", "farthing", "clearing"]
+
+
+class Command:
+    """The command, with a configuration for a devnet."""
+
+    def __init__(self, town: Town) -> None:
+        self.config = town.folder / "clearing.toml"
+        self.config.write_text(town.config(), "utf-8")
+        self.environment = {**os.environ, **town.environment, "FARTHING_CLEARING_TOKEN": OPERATOR}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*FARTHING, *words], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *words: str, status: int = 0) -> str:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, err
+        return out + err
+
+
+@pytest.fixture
+def command(devnet_pyevm: Any, tmp_path: Path) -> Command:
+    return Command(Town(devnet_pyevm, tmp_path))
+
+
+@pytest.fixture
+def url(command: Command) -> Iterator[str]:
+    process = command.start("--config", str(command.config), "--port", "0", "--json")
+    try:
+        assert process.stdout
+        said = json.loads(process.stdout.readline())
+        assert said["network"] == "clearing:test"
+        yield said["url"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+
+
+def test_it_checks_its_configuration(command: Command) -> None:
+    assert "in order; treasury 0x" in command.run("--config", str(command.config), "--check")
+    command.config.write_text(command.config.read_text().replace("one_to_one = true", "one_to_one = false"))
+    assert "one_to_one" in command.run("--config", str(command.config), "--check", status=2)
+    assert "--config" in command.run(status=2)
+
+
+def test_A4_it_serves_shows_and_ends(command: Command, url: str) -> None:
+    shown = command.run("window", "--url", url, "--json", "--close")
+    closed, first, second = map(json.loads, shown.splitlines())
+    assert (closed, first["state"], second["state"]) == ({"closed": "1"}, "issued", "open")
+    for what in ("accounts", "statements", "payouts"):
+        assert command.run(what, "--url", url) == ""
+    assert "404" in command.run("proof", "st-1", "sha256:00", "--url", url, status=1)
+    assert "401" in command.run("accounts", "--url", url, "--token-env", "TREASURY_KEY", status=1)
+    assert "NOBODY" in command.run("accounts", "--url", url, "--token-env", "NOBODY", status=2)
