@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -324,9 +325,9 @@ def test_a_text_with_nul_in_it_goes_on_record(database: Database) -> None:
 
 def test_A1_readers_are_bounded(database: Database, postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as other:
-        futures = [database.soon(lambda: database.fetch("SELECT pg_sleep(0.02)")) for _ in range(40)]
-        for future in futures:
-            future.result(30)
+        with ThreadPoolExecutor(40) as threads:
+            for done in [threads.submit(database.fetch, "SELECT pg_sleep(0.02)") for _ in range(40)]:
+                done.result(30)
         row = other.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'farthing' AND datname = current_database()"
         ).fetchone()
