@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 import msgspec
-from town import Crawler
+from town import DOLLAR, Crawler, pack
 
+from farthing.clearing.statements import open_statement
 from farthing.evm.addresses import checksum_address, parse_address
 from farthing.evm.signatures import PrivateKey
 from farthing.evm.typed_data import Domain, TransferWithAuthorization
@@ -32,6 +33,7 @@ from farthing.services.facilitator import read_config as read_facilitator_config
 
 OPERATOR = "operator-token-of-the-test"
 DEADLINE_SECONDS = 30.0
+PROOF = "/.well-known/farthing-clearing"
 
 
 class Town:
@@ -161,6 +163,49 @@ class Served:
     async def client(self, name: str, role: str, subject: str) -> Client:
         made = await self.operator.post("/tokens", {"name": name, "role": role, "subject": subject})
         return Client(self.http, made["token"])
+
+
+class Parties:
+    """Everybody's clients, and accounts that are open."""
+
+    def __init__(self, town: Town, served: Served, authority: str) -> None:
+        self.town, self.served, self.authority = town, served, authority
+        self.edge: Client
+        self.payer: Client
+
+    async def open(self, texts: dict[str, str]) -> Parties:
+        operator, crawler = self.served.operator, self.town.crawler
+        await operator.post("/payers", {"payer": crawler.directory, "creditLimit": str(50 * DOLLAR)})
+        payee = {"payee": "news", "domain": self.authority, "address": self.town.address("payee")}
+        made = await operator.post("/payees", payee)
+        texts[PROOF] = made["challenge"]
+        assert (await operator.post("/payees/news/prove"))["proved"] is True
+        self.edge = await self.served.client("edge-1", "edge", "news")
+        self.payer = await self.served.client("crawler", "payer", crawler.directory)
+        return self
+
+    async def read_pages(self, count: int, *, sequence: int = 1) -> list[Any]:
+        """Lease, commit, upload, close the lease."""
+        crawler = self.town.crawler
+        epoch = (await self.edge.post("/edges/edge-1/start"))["epoch"]
+        asked = {"edge": "edge-1", "epoch": epoch, "request": "r1", "payer": crawler.directory, "currency": "USD"}
+        lease = await self.edge.post("/leases", asked | {"amount": str(5 * DOLLAR), "seconds": 60})
+        now = int(time.time())
+        lines = [
+            crawler.commit(f"/{sequence}/{n}", at=now, domain=self.authority, lease=lease["lease"])
+            for n in range(count)
+        ]
+        body = pack([crawler.record, *lines], epoch=epoch, sequence=sequence)
+        assert (await self.edge.post("/uploads", body))["accepted"] == count
+        close = {"lease": lease["lease"], "sequence": sequence, "count": count, "total": str(10_000 * count)}
+        assert (await self.edge.post("/leases/close", close))["closed"] is True
+        return lines
+
+    async def statement(self) -> tuple[Any, StatementStatus]:
+        """The newest statement and where it stands."""
+        listed = await self.payer.get("/statements")
+        answer = await self.payer.get(f"/statements/{listed[-1]['statement']}")
+        return open_statement(answer["jws"])[0], msgspec.convert(answer["status"], StatementStatus)
 
 
 @asynccontextmanager

@@ -8,69 +8,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from serving import Client, Served, Town, serving, until, website
-from town import DOLLAR, pack
+from serving import PROOF, Client, Parties, Served, Town, serving, until, website
 
-from farthing.clearing.statements import open_statement
 from farthing.errors import ConfigError
 from farthing.ledger.merkle import leaf_hash, root_of
-from farthing.protocol.statements import StatementStatus
 from farthing.services.clearing import ClearingService, read_config
 from farthing.services.clearing.api import DOORS
 from farthing.services.clearing.callers import Operators
 from farthing.world.clearing_proof import is_public, shows
 
-PROOF = "/.well-known/farthing-clearing"
-
 
 @pytest.fixture
 def town(devnet_pyevm: Any, tmp_path: Path) -> Town:
     return Town(devnet_pyevm, tmp_path)
-
-
-class Parties:
-    """Everybody's clients, and accounts that are open."""
-
-    def __init__(self, town: Town, served: Served, authority: str) -> None:
-        self.town, self.served, self.authority = town, served, authority
-        self.edge: Client
-        self.payer: Client
-
-    async def open(self, texts: dict[str, str]) -> Parties:
-        operator, crawler = self.served.operator, self.town.crawler
-        await operator.post("/payers", {"payer": crawler.directory, "creditLimit": str(50 * DOLLAR)})
-        payee = {"payee": "news", "domain": self.authority, "address": self.town.address("payee")}
-        made = await operator.post("/payees", payee)
-        texts[PROOF] = made["challenge"]
-        assert (await operator.post("/payees/news/prove"))["proved"] is True
-        self.edge = await self.served.client("edge-1", "edge", "news")
-        self.payer = await self.served.client("crawler", "payer", crawler.directory)
-        return self
-
-    async def read_pages(self, count: int, *, sequence: int = 1) -> list[Any]:
-        """Lease, commit, upload, close the lease."""
-        crawler = self.town.crawler
-        epoch = (await self.edge.post("/edges/edge-1/start"))["epoch"]
-        asked = {"edge": "edge-1", "epoch": epoch, "request": "r1", "payer": crawler.directory, "currency": "USD"}
-        lease = await self.edge.post("/leases", asked | {"amount": str(5 * DOLLAR), "seconds": 60})
-        now = int(time.time())
-        lines = [
-            crawler.commit(f"/{sequence}/{n}", at=now, domain=self.authority, lease=lease["lease"])
-            for n in range(count)
-        ]
-        body = pack([crawler.record, *lines], epoch=epoch, sequence=sequence)
-        assert (await self.edge.post("/uploads", body))["accepted"] == count
-        close = {"lease": lease["lease"], "sequence": sequence, "count": count, "total": str(10_000 * count)}
-        assert (await self.edge.post("/leases/close", close))["closed"] is True
-        return lines
-
-    async def statement(self) -> tuple[Any, StatementStatus]:
-        """The newest statement and where it stands."""
-        listed = await self.payer.get("/statements")
-        answer = await self.payer.get(f"/statements/{listed[-1]['statement']}")
-        return open_statement(answer["jws"])[0], msgspec.convert(answer["status"], StatementStatus)
 
 
 def test_C6_from_pages_to_payouts_with_money_that_only_the_chain_settles(town: Town) -> None:
