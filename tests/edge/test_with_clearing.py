@@ -87,6 +87,17 @@ def test_C2_an_edge_that_is_killed_loses_nothing_and_bills_nothing_twice(
     assert len(promised) == PAGES
 
 
+def test_C2_two_processes_of_one_edge_upload_with_one_token(network: ClearingNetwork, name: str) -> None:
+    edges = [network.start_edge(name), network.start_edge(name)]
+    buyer = network.buyer(name, [each.url for each in edges])
+    client = network.client(buyer)
+    # The second process has a port of its own here, and so another domain than the payee's: that of the last one.
+    assert [fetch(client, f"{each.url}/articles/1") for each in edges] == [200, 200]
+    for each in edges:
+        network.wait_uploaded(each)
+    assert len(network.lines(edges[1])) == 1
+
+
 def test_C2_a_clearing_house_that_is_killed_loses_no_upload(network: ClearingNetwork, name: str) -> None:
     edge = network.start_edge(name)
     buyer = network.buyer(name, [edge.url])

@@ -202,13 +202,15 @@ class LeaseClose(Message, frozen=True):
     """An edge gives a lease back: it will commit nothing more under it.
 
     `sequence` is the last upload (of this epoch) with a line of the lease, 0 for none; `count` and `total` are what
-    the edge committed under it. Closed only when the clearing house has just as many lines.
+    the edge committed under it. Closed only when the clearing house has just as many lines. `edge` is whose it is,
+    where that is not the token's own.
     """
 
     lease: Label
     sequence: Counter
     count: Counter
     total: Amount
+    edge: str = ""
 
 
 class LeaseClosed(Message, frozen=True):

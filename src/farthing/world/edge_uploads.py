@@ -257,7 +257,7 @@ class Uploader:
             over = lease.lease in self._lapsed or lease.epoch != self._epoch
             if not over or not await asyncio.to_thread(self._store.lease_is_uploaded, lease.lease):
                 continue
-            close = LeaseClose(lease.lease, 0, lease.count, str(lease.spent))
+            close = LeaseClose(lease.lease, 0, lease.count, str(lease.spent), self._store.edge)
             try:
                 closed = await self._client.close_lease(close)
             except ClearingRefused as error:

@@ -19,7 +19,10 @@ from farthing.services.clearing.service import ClearingService
 
 
 class Edges:
-    """Handlers of edges' doors. A token's name is the edge's; its subject, by spaces, the payees it bills for."""
+    """Handlers of edges' doors. A token's name is the edge's; its subject, by spaces, the payees it bills for.
+
+    The processes of one edge that share its store have labels of their own, `news-1.2` beside `news-1`, and its token.
+    """
 
     def __init__(self, service: ClearingService) -> None:
         """Serve from `service`."""
@@ -45,14 +48,16 @@ class Edges:
 
     async def close_lease(self, caller: Caller, body: LeaseClose) -> LeaseClosed:
         """Take a lease back."""
-        answer = await self._service.ask(CloseLease(caller.name, body, await self._service.now()))
+        edge = body.edge or caller.name
+        _own(caller, edge)
+        answer = await self._service.ask(CloseLease(edge, body, await self._service.now()))
         if answer is None:
             raise Refused("not-found", f"{body.lease} is no lease of this edge.")
         return answer
 
     async def upload(self, caller: Caller, body: bytes) -> UploadAnswer:
         """Take an upload."""
-        answer = await self._service.take(body, frozenset(caller.subject.split()), caller.name)
+        answer = await self._service.take(body, frozenset(caller.subject.split()), lambda edge: is_own(caller, edge))
         if answer is None:
             detail = "This edge, epoch and sequence named another upload before, or the upload is another edge's."
             raise Refused("conflict", detail, reason="sequence_reused")
@@ -82,6 +87,12 @@ async def standing_of(service: ClearingService, directory: str) -> Standing:
     )
 
 
+def is_own(caller: Caller, edge: str) -> bool:
+    """Tell whether a label is the token's: its name, or its name with the number of a process."""
+    name, _, number = edge.rpartition(".")
+    return edge == caller.name or (name == caller.name and number.isdecimal() and number.isascii())
+
+
 def _own(caller: Caller, edge: str) -> None:
-    if caller.name != edge:
+    if not is_own(caller, edge):
         raise Refused("forbidden", f"The token is of the edge {caller.name}, not of {edge[:64]}.")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -202,14 +202,14 @@ class ClearingService:
         """Run a flow in a thread: one that reads thousands of lines or checks their signatures."""
         return await asyncio.to_thread(drive, flow, self._performer.blocking)
 
-    async def take(self, body: bytes, payees: frozenset[str], edge: str) -> UploadAnswer | None:
-        """Take an upload of `edge`, which may bill for `payees`. Raises `RemoteProtocolError` for what can't be read.
+    async def take(self, body: bytes, payees: frozenset[str], is_own: Callable[[str], bool]) -> UploadAnswer | None:
+        """Take an upload of an edge that may bill for `payees`. Raises `RemoteProtocolError` for what can't be read.
 
         None where its name was used for another upload, or is another edge's.
         """
         async with self._uploads:
             upload = await asyncio.to_thread(read_upload, body, self.desk.rules.network)
-            if upload.header.edge != edge:
+            if not is_own(upload.header.edge):
                 return None
             return await self.work(flows.take(self.desk, upload, payees))
 
