@@ -20,6 +20,7 @@ from farthing.errors import RemoteProtocolError
 from farthing.protocol.clearing import UPLOAD_LINES_MAX, UPLOAD_UNPACKED_MAX_BYTES, Commitment, RefusedLine, Sent
 
 DAY = 86_400
+NEWS = frozenset({"news"})
 
 
 def refusals(house: House, body: bytes) -> dict[str, str]:
@@ -226,13 +227,25 @@ def test_lines_are_refused_with_a_reason_and_the_others_are_taken(house: House) 
     assert house.payer(crawler).owed == 20_000
 
 
-def test_a_line_by_a_key_that_nobody_archived_is_refused(house: House) -> None:
+def test_C2_a_line_may_come_before_the_upload_with_its_keys_record(house: House) -> None:
     crawler = Crawler()
     house.open(crawler)
     line = crawler.commit()
-    assert refusals(house, pack([line])) == {line.id: intake.UNKNOWN_KEY}
-    assert house.upload(pack([crawler.record, crawler.commit()], sequence=2)).accepted == 1
-    assert house.upload(pack([line], sequence=3)).accepted == 1
+    assert house.run(flows.take(house.desk, read_upload(pack([line], sequence=2), NETWORK), NEWS)).accepted == 1
+    assert house.upload(pack([crawler.record], sequence=1)).accepted == 0
+    house.run(flows.close(house.desk, force=True))
+    (statement,) = house.ask(ListStatements())
+    assert (statement.count, statement.net) == (1, 10_000)
+
+
+def test_C5_a_line_by_a_key_that_nobody_archived_is_on_no_statement(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    house.upload(pack([crawler.commit()]))
+    house.run(flows.close(house.desk, force=True))
+    (statement,) = house.ask(ListStatements())
+    assert (statement.count, statement.net) == (0, 0)
+    assert house.payer(crawler).owed == 0 == house.total("accrued")
 
 
 def unsigned(crawler: Crawler, resource: str) -> Commitment:

@@ -90,7 +90,7 @@ def take(desk: Desk, upload: Upload, payees: frozenset[str]) -> Flow[UploadAnswe
         lines = commitments_of(upload.raw, sample(positions, random))
         wanted = frozenset((line.payer, line.key) for line in upload.lines)
         archived = yield from FindKeys(wanted)
-        # Keys that nobody archived are the store's to refuse.
+        # A key's record may come with a later upload: such lines are checked before the statement.
         keys = {(each.directory, each.thumbprint): each for each in upload.keys} | archived
         if refuse_unsigned([line for line in lines if (line.payer, line.key) in keys], keys):
             bad = refuse_unsigned([line for line in commitments_of(upload.raw) if (line.payer, line.key) in keys], keys)

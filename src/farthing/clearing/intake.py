@@ -37,7 +37,6 @@ from farthing.signatures.fields import SignatureInvalid
 # Reasons of refusals, each a stable code.
 NOT_BOUND: Final = "not_bound"
 BAD_SIGNATURE: Final = "bad_signature"
-UNKNOWN_KEY: Final = "unknown_key"
 UNKNOWN_PAYER: Final = "unknown_payer"
 UNKNOWN_PAYEE: Final = "unknown_payee"
 FOREIGN_PAYEE: Final = "foreign_payee"

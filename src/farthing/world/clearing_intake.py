@@ -20,7 +20,6 @@ from farthing.clearing.intake import (
     FOREIGN_PAYEE,
     NOT_YET,
     TOO_LATE,
-    UNKNOWN_KEY,
     UNKNOWN_PAYEE,
     UNKNOWN_PAYER,
     WRONG_UNITS,
@@ -96,12 +95,15 @@ _key_decoder = msgspec.json.Decoder(KeyRecord)
 
 
 class _Accounts:
-    """What the accounts say of the payers, payees and keys that an upload names: three questions, whatever its size."""
+    """What the accounts say of the payers and payees that an upload names: two questions, whatever its size.
+
+    A key that nobody archived yet is no reason to refuse a line: its record may be in an upload that comes later, out
+    of order. The line stays when the record is here before its window's statements are made, and is taken back if not.
+    """
 
     def __init__(self, at: Connection, upload: Upload, effect: TakeUpload) -> None:
         directories = sorted({line.payer for line in upload.lines})
         names = sorted({line.payee for line in upload.lines})
-        pairs = {(line.payer, line.key) for line in upload.lines}
         self.payers = {
             directory: (key, currency)
             for directory, key, currency in _among(
@@ -114,9 +116,6 @@ class _Accounts:
                 at, "SELECT name, payee, domain, currency FROM clearing_payees WHERE name IN", names
             )
         }
-        thumbprints = sorted({key for _, key in pairs})
-        rows = _among(at, "SELECT directory, thumbprint FROM clearing_keys WHERE thumbprint IN", thumbprints)
-        self.keys = {(directory, thumbprint) for directory, thumbprint in rows}
         self._allowed = effect.payees
         self._oldest = effect.now_seconds - effect.rules.late_limit_seconds
         self._newest = effect.now_seconds + AHEAD_MAX_SECONDS
@@ -132,8 +131,6 @@ class _Accounts:
             return (UNKNOWN_PAYER if payer is None else UNKNOWN_PAYEE), "no such account"
         if line.payee not in self._allowed:
             return FOREIGN_PAYEE, "this edge does not bill for that payee"
-        if (line.payer, line.key) not in self.keys:
-            return UNKNOWN_KEY, "no record of this key was uploaded"
         if payer[1] != line.currency or payee[2] != line.currency:
             return WRONG_UNITS, "an account of it is in another currency"
         place = (line.payee, line.authority)
