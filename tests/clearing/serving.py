@@ -16,13 +16,13 @@ import httpx
 import msgspec
 from town import DOLLAR, Crawler, pack
 
-from farthing.clearing.statements import open_statement
 from farthing.evm.addresses import checksum_address, parse_address
 from farthing.evm.signatures import PrivateKey
 from farthing.evm.typed_data import Domain, TransferWithAuthorization
 from farthing.mechanisms.exact_evm.payload import ExactDetail, write_payload
 from farthing.protocol.codec import encode_json
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements
+from farthing.protocol.signed_statements import open_statement
 from farthing.protocol.statements import StatementPayment, StatementStatus
 from farthing.services.clearing import ClearingService, read_config
 from farthing.services.clearing.app import make_app

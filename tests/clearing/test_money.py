@@ -31,9 +31,9 @@ from farthing.clearing.settlement import (
     StoreSignedPayout,
     SuspendOverdue,
 )
-from farthing.clearing.statements import open_statement
 from farthing.clearing.store import FindStatement, Listing, ListStatements, ProvePayee, StatementRecord
 from farthing.protocol.clearing import Sent
+from farthing.protocol.signed_statements import open_statement
 from farthing.protocol.statements import Dispute, DisputedLine
 
 CHAIN = "eip155:84532"

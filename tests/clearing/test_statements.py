@@ -16,12 +16,13 @@ from town import NETWORK, NOON, Crawler, House, leaves, pack
 from farthing.clearing import flows
 from farthing.clearing.checking import key_of_record
 from farthing.clearing.rules import Rules, payer_key
-from farthing.clearing.statements import as_csv, open_statement
+from farthing.clearing.statements import as_csv
 from farthing.clearing.states import as_markdown
 from farthing.clearing.store import FindStatement, Listing, ListStatements, StatementRecord
 from farthing.errors import RemoteProtocolError
 from farthing.evm.references import payout_reference, statement_reference
 from farthing.ledger.merkle import leaf_hash, root_from_path, root_of
+from farthing.protocol.signed_statements import open_statement
 from farthing.protocol.statements import RUN_LINES, StatementLine
 from farthing.signatures.keys import PublicKey
 

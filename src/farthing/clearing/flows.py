@@ -25,7 +25,7 @@ from farthing.clearing.intake import Upload, find_commitment, unpack
 from farthing.clearing.rails import Rail
 from farthing.clearing.rules import Rules, statement_id
 from farthing.clearing.settlement import OpenDisputes
-from farthing.clearing.statements import compact, draft, leaves_of, read_line, signing_input
+from farthing.clearing.statements import draft, leaves_of, read_line
 from farthing.clearing.store import (
     BuildRuns,
     ClosedWindows,
@@ -49,6 +49,7 @@ from farthing.errors import RemoteProtocolError
 from farthing.flow import Flow, Now, RandomBytes
 from farthing.ledger.merkle import leaf_hash, path_through_runs, root_of
 from farthing.protocol.clearing import Commitment, KeyRecord, RefusedLine, UploadAnswer
+from farthing.protocol.signed_statements import compact, signing_input
 from farthing.protocol.statements import RUN_LINES, Dispute, DisputedLine, Proof, StatementLine
 from farthing.signatures.keys import SignData
 

@@ -5,13 +5,11 @@ C5: a statement is a function of its lines and of dates that are on record; maki
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
 import gzip
 import io
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -22,7 +20,6 @@ from farthing.ledger.merkle import MerkleTree, leaf_hash, root_of
 from farthing.protocol.clearing import DECIMALS
 from farthing.protocol.statements import (
     RUN_LINES,
-    STATEMENT_TYPE,
     RailTerms,
     Statement,
     StatementLine,
@@ -31,10 +28,8 @@ from farthing.protocol.statements import (
 
 # Of a run's gzip: a thousand lines of some 300 bytes take 5 ms at this level.
 _LEVEL: Final = 6
-_PARTS: Final = 3
 
 _line_decoder = msgspec.json.Decoder(StatementLine)
-_statement_decoder = msgspec.json.Decoder(Statement)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -169,51 +164,3 @@ def draft(
         dispute_until=closed + rules.dispute_seconds,
         rail=terms(name, due + rules.grace_seconds),
     )
-
-
-def signing_input(statement: Statement, key_id: str) -> bytes:
-    """Give what is signed (RFC 7515, 5.1): header and payload in base64url."""
-    header = msgspec.json.encode({"alg": "EdDSA", "kid": key_id, "typ": STATEMENT_TYPE}, order="sorted")
-    return _encode(header) + b"." + _encode(statement.canonical())
-
-
-def compact(signed: bytes, signature: bytes) -> str:
-    """Put the JWS together."""
-    return (signed + b"." + _encode(signature)).decode("ascii")
-
-
-def open_statement(jws: str) -> tuple[Statement, str, bytes, bytes]:
-    """Take a JWS apart: the statement, the key's id, what was signed, and the signature, which is not judged here.
-
-    Raises `RemoteProtocolError` for what is no statement in canonical form.
-    """
-    parts = jws.split(".")
-    if len(parts) != _PARTS:
-        message = "a statement is a JWS in compact form"
-        raise RemoteProtocolError(message)
-    header, payload, signature = (_decode(each) for each in parts)
-    try:
-        members: dict[str, Any] = msgspec.json.decode(header, type=dict[str, Any])
-        statement = _statement_decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message = f"the statement can't be read: {error}"
-        raise RemoteProtocolError(message) from None
-    if members.get("alg") != "EdDSA" or members.get("typ") != STATEMENT_TYPE or "crit" in members:
-        message = f"the statement's header is not that of a {STATEMENT_TYPE} under EdDSA"
-        raise RemoteProtocolError(message)
-    if statement.canonical() != payload:
-        message = "the statement is not in canonical form"
-        raise RemoteProtocolError(message)
-    return statement, str(members.get("kid", "")), ".".join(parts[:2]).encode(), signature
-
-
-def _encode(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-
-def _decode(text: str) -> bytes:
-    try:
-        return binascii.a2b_base64(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), strict_mode=True)
-    except ValueError:
-        message = "the statement is not base64url"
-        raise RemoteProtocolError(message) from None

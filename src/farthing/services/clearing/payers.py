@@ -11,9 +11,10 @@ from farthing.clearing import flows
 from farthing.clearing.rails import UnfitPayment
 from farthing.clearing.rules import payer_key
 from farthing.clearing.settlement import AcceptStatement, ListDisputes, PayFromBalance
-from farthing.clearing.statements import as_csv, leaves_of, open_statement, read_line
+from farthing.clearing.statements import as_csv, leaves_of, read_line
 from farthing.clearing.states import ISSUED, SETTLED
 from farthing.clearing.store import Audit, Caller, FindRun, FindStatement, ListStatements, StatementRecord
+from farthing.protocol.signed_statements import open_statement
 from farthing.protocol.statements import (
     DISPUTE_REASONS,
     Dispute,
