@@ -47,6 +47,8 @@ KEEPALIVE_SECONDS = 3.0
 # Of an answer's status line and of each of its headers; what we ask has no use for more.
 HEADER_MAX_BYTES = 16_384
 
+# RFC 9110, section 15.3.1.
+_OK = 200
 # RFC 9110, section 5.5: CR, LF and NUL end or break a field.
 _UNSENDABLE = re.compile(r"[\r\n\0]")
 
@@ -96,8 +98,12 @@ class HttpClient:
         body: bytes = b"",
         timeout_seconds: float,
         max_bytes: int,
+        sink: Callable[[bytes], object] | None = None,
     ) -> HttpAnswer:
         """Send one request and read its whole answer, whatever its status; a redirect is an answer like others.
+
+        With a `sink` the body of a 200 goes there, part by part, and the answer holds none: for what is too large to
+        be held. It has come whole where no error is raised.
 
         Raises `RequestNotSent` or `NoAnswer` (also when the body is over `max_bytes`, or compressed unasked), and
         `ConfigError` for a header that can't be sent.
@@ -120,7 +126,7 @@ class HttpClient:
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
-                return await _read(response, host, max_bytes)
+                return await _read(response, host, max_bytes, sink)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise RequestNotSent(f"No connection to {host}: {_cause(error)}.") from None
         except TimeoutError:
@@ -181,18 +187,21 @@ def _checked(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return CIMultiDict({"Accept-Encoding": "identity", **headers})
 
 
-async def _read(response: aiohttp.ClientResponse, host: str, max_bytes: int) -> HttpAnswer:
+async def _read(
+    response: aiohttp.ClientResponse, host: str, max_bytes: int, sink: Callable[[bytes], object] | None
+) -> HttpAnswer:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise NoAnswer(f"{host} sent a body in {encoding[:32]!r}, which was not asked for.")
     parts: list[bytes] = []
+    take = parts.append if sink is None or response.status != _OK else sink
     size_bytes = 0
     async for part in response.content.iter_any():
         size_bytes += len(part)
         if size_bytes > max_bytes:
             response.close()
             raise NoAnswer(f"{host} sent a body of more than {max_bytes} bytes.")
-        parts.append(part)
+        take(part)
     return HttpAnswer(response.status, response.headers, b"".join(parts))
 
 

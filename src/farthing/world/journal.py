@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from farthing.buyer.audit_records import AuditedStatement
 from farthing.buyer.journal import (
     FindOpen,
     ListOpen,
@@ -71,6 +72,7 @@ from farthing.world.journal_rows import (
     used_value,
 )
 from farthing.world.pending import Pending
+from farthing.world.statement_rows import list_audited, statement_handlers
 from farthing.world.store_url import is_postgres, shown, sqlite_path
 
 # Of one answer to a cold question: some megabytes.
@@ -145,6 +147,14 @@ class Journal:
             ListOpen: off_the_loop(self._database, self._list_open),
             RecordEvidence: partial(self._submit, record_evidence),
         }
+
+    def audit_handlers(self) -> Mapping[type[Effect[Any]], Callable[[Any], Any]]:
+        """Handlers of the auditor's effects (`farthing.buyer.audit_records`), for a `Performer`."""
+        return statement_handlers(self._database, self._stop)
+
+    def audited(self, *, limit: int = PAGE_MAX) -> list[AuditedStatement]:
+        """List the statements that were audited, and what was signed for each, oldest first."""
+        return self._database.read(lambda connection: list_audited(connection, min(limit, PAGE_MAX)))
 
     def stop(self, reason: str = "stopped by hand") -> None:
         """Throw the kill switch: from now on nothing is signed, and no payment leaves, in any process of this journal.

@@ -149,31 +149,31 @@ _SET_USED: Final = """
 INSERT INTO budgets (scope, currency, value) VALUES (?, ?, ?)
 ON CONFLICT (scope, currency) DO UPDATE SET value = excluded.value
 """
-_COLUMNS: Final = """
+COLUMNS: Final = """
 purchase_id, state, delivered, created_at, method, url, host, payer, scheme, network, asset, pay_to, amount, currency,
 payment_id, valid_before, transaction_hash, reason, evidence
 """
 # What is listed at once of payments without an end: their signed payloads are a kilobyte or two each.
 _OPEN_PAGE: Final = 100
 _LIST_OPEN: Final = f"""
-SELECT {_COLUMNS}, header, request_print, owner FROM purchases
+SELECT {COLUMNS}, header, request_print, owner FROM purchases
 WHERE state IN ('sent', 'unknown', 'refused') AND (created_at > ? OR (created_at = ? AND purchase_id > ?))
   AND promise = ''
 ORDER BY created_at, purchase_id LIMIT {_OPEN_PAGE}
 """  # noqa: S608 - constants of this module
 SELECT_PAGE: Final = f"""
-SELECT {_COLUMNS} FROM purchases WHERE created_at > ? OR (created_at = ? AND purchase_id > ?)
+SELECT {COLUMNS} FROM purchases WHERE created_at > ? OR (created_at = ? AND purchase_id > ?)
 ORDER BY created_at, purchase_id LIMIT ?
 """  # noqa: S608 - constants of this module
 SELECT_PROMISES: Final = f"""
-SELECT {_COLUMNS}, promise, receipt FROM purchases
+SELECT {COLUMNS}, promise, receipt FROM purchases
 WHERE promise <> '' AND (created_at > ? OR (created_at = ? AND purchase_id > ?))
 ORDER BY created_at, purchase_id LIMIT ?
 """  # noqa: S608 - constants of this module
 _PROMISE: Final = "SELECT promise FROM purchases WHERE purchase_id = ?"
-SELECT_BY_PAYMENT: Final = f"SELECT {_COLUMNS} FROM purchases WHERE payment_id = ?"  # noqa: S608
+SELECT_BY_PAYMENT: Final = f"SELECT {COLUMNS} FROM purchases WHERE payment_id = ?"  # noqa: S608
 SELECT_HEADER: Final = "SELECT header FROM purchases WHERE payment_id = ?"
-_BY_ID: Final = f"SELECT {_COLUMNS} FROM purchases WHERE purchase_id = ?"  # noqa: S608
+_BY_ID: Final = f"SELECT {COLUMNS} FROM purchases WHERE purchase_id = ?"  # noqa: S608
 
 
 class Mark(msgspec.Struct, frozen=True):
