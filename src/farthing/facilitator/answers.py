@@ -11,6 +11,7 @@ from farthing.protocol.facilitator import (
     Refused,
     Settled,
     Unknown,
+    digest_of_key,
 )
 from farthing.protocol.messages import SettlementResponse
 
@@ -108,4 +109,5 @@ def status_of(record: PaymentRecord, *, head_number: int | None = None) -> Payme
         gas_used=record.gas_used,
         reason=record.reason,
         created_at=record.created_at,
+        idempotency_key_digest=digest_of_key(record.idempotency_key) if record.idempotency_key else "",
     )

@@ -6,6 +6,7 @@ is unknown, and whatever is unknown is not served).
 
 from __future__ import annotations
 
+import hashlib
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -61,7 +62,9 @@ Outcome: TypeAlias = Settled | Refused | Unknown
 class PaymentStatus(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What a facilitator knows of one payment: the answer of `/payments/{id}`.
 
-    `state` is the facilitator's state of the payment (`docs/facilitator.md`), lower case.
+    `state` is the facilitator's state of the payment (`docs/facilitator.md`), lower case. `idempotency_key_digest` is
+    the `digest_of_key` of the idempotency key under which the settlement is told; empty where it was asked for
+    without one, and from facilitators that don't say.
     """
 
     payment_id: str
@@ -77,6 +80,12 @@ class PaymentStatus(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     gas_used: int | None = None
     reason: str = ""
     created_at: int | None = None
+    idempotency_key_digest: str = ""
+
+
+def digest_of_key(idempotency_key: str) -> str:
+    """Give what `/payments` says of a key: its SHA-256 in hex, by which who has the key knows its own payment."""
+    return hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
 class Facilitator(Protocol):

@@ -31,7 +31,7 @@ from farthing.seller.answers import (
     problem,
 )
 from farthing.seller.states import PaymentFlow, State
-from farthing.seller.store import Advance, FetchResponse, Known, LedgerEntry, StoredResponse, TakesKeys
+from farthing.seller.store import Advance, FetchResponse, IsOurs, Known, LedgerEntry, StoredResponse, TakesKeys
 from farthing.seller.ticket import Deliver, Refuse, Release, Serve, Ticket
 
 # A facilitator waits for confirmations before it answers; after this the owner is taken for crashed.
@@ -191,7 +191,9 @@ def _unknown(ticket: Ticket, source: State, outcome: Unknown) -> Flow[Refuse]:
 def reconcile(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse]:
     """Find out what became of an UNKNOWN payment: ask for it; settle it again only where it never arrived.
 
-    The key of the settlement is the payment's id, so that a facilitator that knows keys answers as it did before.
+    The key of the settlement is the payment's id, so that a facilitator that knows keys answers as it did before. A
+    settlement of which another caller was told (another store of this seller, say) bought an answer there, none here;
+    where the facilitator takes keys and does not say whose it is, it is asked under ours.
     """
     try:
         status = yield from FindPayment(ticket.payment_id)
@@ -199,8 +201,14 @@ def reconcile(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse]:
         return Refuse(pending(ticket, found.transaction))
     response = yield from _kept(ticket)
     if status is None:
-        return (yield from _settle_again(ticket, response, found))
+        return (yield from _settle_again(ticket, response, found, known_there=False))
     outcome = _outcome_of(status, ticket)
+    if isinstance(outcome, Settled):
+        ours = yield from IsOurs(ticket.payment_id, status.idempotency_key_digest)
+        if ours is None:
+            return (yield from _settle_again(ticket, response, found, known_there=True))
+        if not ours:
+            outcome = Refused(DUPLICATE_SETTLEMENT, "", status.transaction, ticket.payment.payer)
     return (yield from book(ticket, State.UNKNOWN, outcome, response))
 
 
@@ -231,7 +239,10 @@ def look_again(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse | 
         return None
     status = yield from FindPayment(ticket.payment_id)
     outcome = None if status is None else _outcome_of(status, ticket)
-    if not isinstance(outcome, Settled):
+    if status is None or not isinstance(outcome, Settled):
+        return None
+    # Here doubt is a no: the refusal stands, and the payment itself is asked about again.
+    if (yield from IsOurs(ticket.payment_id, status.idempotency_key_digest)) is not True:
         return None
     return (yield from book(ticket, State.REFUSED, outcome, (yield from _kept(ticket))))
 
@@ -243,9 +254,11 @@ def _kept(ticket: Ticket) -> Flow[StoredResponse | None]:
     return None
 
 
-def _settle_again(ticket: Ticket, response: StoredResponse | None, found: Known) -> Flow[Serve | Deliver | Refuse]:
+def _settle_again(
+    ticket: Ticket, response: StoredResponse | None, found: Known, *, known_there: bool
+) -> Flow[Serve | Deliver | Refuse]:
     now_seconds = yield from Now()
-    if now_seconds > found.valid_before + HORIZON_SECONDS and not found.transaction:
+    if now_seconds > found.valid_before + HORIZON_SECONDS and not found.transaction and not known_there:
         # The facilitator never had it, and nobody can settle it any more.
         yield from Advance(ticket.payment_id, ticket.epoch, State.UNKNOWN, State.CLOSED, reason=EXPIRED)
         return Refuse(refused(ticket.payment_id, ticket.payment.network, ticket.payment.payer, EXPIRED, ""))

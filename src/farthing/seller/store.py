@@ -195,6 +195,17 @@ class TakesKeys(Effect[bool], frozen=True):
     """
 
 
+class IsOurs(Effect["bool | None"], frozen=True):
+    """Whether the settlement that was found at the facilitator is told to this store; None where that can't be told.
+
+    `key_digest` is what the facilitator says of the key that it was asked under (`PaymentStatus`). Where it takes no
+    keys, what is found is taken as ours: there is nothing to tell two stores apart by.
+    """
+
+    payment_id: str
+    key_digest: str
+
+
 class SellerPayment(msgspec.Struct, frozen=True):
     """One row of the seller's books, as `list_payments` gives it. Amount in atomic units, times in Unix seconds."""
 

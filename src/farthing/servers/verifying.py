@@ -11,9 +11,17 @@ from typing import Any, Final, TypeVar, cast
 from farthing.errors import FacilitatorUnavailable, FarthingError
 from farthing.flow import Effect
 from farthing.protocol.codec import encode_json
-from farthing.protocol.facilitator import Facilitator, FindPayment, Outcome, PaymentStatus, Settle, Verify
+from farthing.protocol.facilitator import (
+    Facilitator,
+    FindPayment,
+    Outcome,
+    PaymentStatus,
+    Settle,
+    Verify,
+    digest_of_key,
+)
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SupportedResponse, VerifyResponse
-from farthing.seller.store import TakesKeys
+from farthing.seller.store import IsOurs, TakesKeys
 from farthing.world.pending import Pending
 
 R = TypeVar("R")
@@ -26,7 +34,7 @@ log = logging.getLogger("farthing.seller")
 
 
 class Verifying:
-    """Performs `Verify`, `Settle`, `FindPayment` and `TakesKeys` with one facilitator.
+    """Performs `Verify`, `Settle`, `FindPayment`, `TakesKeys` and `IsOurs` with one facilitator.
 
     Copies of one payment that arrive together share one verification: whoever comes first asks, the others wait. A
     facilitator in the process whose `verify` and `settle` never wait for anything may say so by an attribute
@@ -58,6 +66,7 @@ class Verifying:
             Settle: self._settle,
             FindPayment: self._find,
             TakesKeys: self._takes_keys,
+            IsOurs: self._is_ours,
         }
 
     def verify(self, effect: Verify) -> Any:
@@ -111,9 +120,21 @@ class Verifying:
             raise outage from error
 
     def _settle(self, effect: Settle) -> Any:
-        key = f"{effect.idempotency_key}.{self._store_name}" if self._store_name else effect.idempotency_key
+        key = self._own(effect.idempotency_key)
         settling = self._facilitator.settle(effect.payment, effect.requirements, idempotency_key=key)
         return _at_once(settling) if self._at_once else settling
+
+    def _own(self, key: str) -> str:
+        return f"{key}.{self._store_name}" if self._store_name else key
+
+    async def _is_ours(self, effect: IsOurs) -> bool | None:
+        if effect.key_digest:
+            return effect.key_digest == digest_of_key(self._own(effect.payment_id))
+        try:
+            takes_keys = IDEMPOTENCY_KEYS in (await self._ask_supported()).extensions
+        except FacilitatorUnavailable:
+            return None
+        return None if takes_keys else True
 
     def _find(self, effect: FindPayment) -> Any:
         return self._facilitator.find(effect.payment_id)
