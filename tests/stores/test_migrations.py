@@ -24,13 +24,9 @@ from farthing.world.store_url import is_postgres
 LANDED = [(family, number) for family in FAMILIES for number in range(1, len(load_migrations(family)) + 1)]
 # What a row may hold where not everything is allowed.
 SPECIAL = {"side": "debit", "direction": "in", "role": "operator", "kind": "posted", "pending": "", "credit": "y"}
-# An edge's log of what it has not uploaded yet is a file of its own machine.
-FILES_ALONE = {"edge"}
 
 
 def make(url: str, family: str, number: int) -> None:
-    if is_postgres(url) and family in FILES_ALONE:
-        pytest.skip("kept in files alone")
     open_database(url, family=family, migrations=load_migrations(family)[:number]).close()
 
 
@@ -123,8 +119,6 @@ def test_every_schema_that_has_landed_comes_forward_with_its_rows(
 def test_a_store_made_by_alembic_is_the_same_as_one_that_made_itself(
     store_url: str, family: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    if is_postgres(store_url) and family in FILES_ALONE:
-        pytest.skip("kept in files alone")
     with pytest.raises(StoreError, match="--role"):
         migrate_store(store_url)
     ((_, report),) = migrate_store(store_url, (family,))

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -41,6 +43,7 @@ from farthing.world.edge_uploads import UPLOAD_EVERY_SECONDS, Uploader
 from farthing.world.filelock import FileLock
 from farthing.world.loop import background_loop
 from farthing.world.pending import Pending
+from farthing.world.store_url import is_postgres, sqlite_path
 
 T = TypeVar("T")
 
@@ -94,7 +97,7 @@ class Edge:
         clearing_house: its URL.
         token: the edge's bearer token.
         signer: the Ed25519 key that signs receipts; it stands in the seller's key directory.
-        store: the file of the log.
+        store: the log: a path, or a URL of PostgreSQL.
         keys: where agents' keys come from: `Directories()`, which reads their key directories under guard.
         currency: that of all prices here.
         lease_amount: what is asked for at once, in atomic units (a millionth): what a payer's traffic may be worth in
@@ -132,7 +135,7 @@ class Edge:
         self.name, self.network, self.currency = name, network, currency
         self.clearing_house = clearing_house
         self.signer = signer
-        self._token, self._path, self._keys = token, Path(store), keys
+        self._token, self._path, self._keys = token, store, keys
         self._lease_amount, self._lease_seconds = lease_amount, lease_seconds
         self._offline_limit_seconds = offline_limit_seconds
         self._upload_every_seconds = upload_every_seconds
@@ -332,7 +335,7 @@ class _Life:
 class _Parts(msgspec.Struct, frozen=True):
     """What a process needs to begin its life of an edge."""
 
-    path: Path
+    path: str | Path
     token: str
     lease_amount: int
     lease_seconds: int
@@ -340,20 +343,26 @@ class _Parts(msgspec.Struct, frozen=True):
     upload_every_seconds: float
 
 
-def _take_label(path: Path, name: str) -> tuple[FileLock, str]:
-    """Take the first label that no living process has: `shop`, `shop.2` … The lock goes with the process."""
-    if not path.absolute().parent.is_dir():
-        message = (
-            f"The folder {path.absolute().parent} of the edge's store does not exist: make it, or give another path."
-        )
-        raise StoreError(message)
+def _take_label(store: str | Path, name: str) -> tuple[FileLock, str]:
+    """Take the first label that no living process of this machine has: `shop`, `shop.2` … It goes with the process."""
     for number in range(1, PROCESSES_MAX + 1):
-        lock = FileLock(path.with_name(f"{path.name}.{number}.lock"))
+        lock = FileLock(_lock_path(store, name, number))
         if lock.try_acquire():
             return lock, name if number == 1 else f"{name}.{number}"
         lock.close()
-    message = f"{PROCESSES_MAX} processes share {path} already; start no more, or give others a store of their own."
+    message = f"{PROCESSES_MAX} processes of {name} share a store already; start no more, or give others another name."
     raise StoreError(message)
+
+
+def _lock_path(store: str | Path, name: str, number: int) -> Path:
+    if is_postgres(store):
+        # The database is somewhere else: machines that share it have a name each (docs/edge.md).
+        digest = hashlib.sha256(f"{os.fspath(store)}\n{name}".encode()).hexdigest()[:32]
+        return Path(tempfile.gettempdir()) / f"farthing-edge-{digest}.{number}.lock"
+    path = Path(sqlite_path(store)).absolute()
+    if not path.parent.is_dir():
+        raise StoreError(f"The folder {path.parent} of the edge's store does not exist: make it, or give another path.")
+    return path.with_name(f"{path.name}.{number}.lock")
 
 
 def _spawn(coroutine: Coroutine[Any, Any, T]) -> Future[T]:

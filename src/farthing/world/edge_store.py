@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from farthing.protocol.clearing import KeyRecord
+from farthing.world.database import open_database
 from farthing.world.pending import Pending
-from farthing.world.sqlite import Database, load_migrations
 
 _LOG: Final = (
     "INSERT INTO edge_commitment (edge, payer, id, nonce, expires, lease, amount, key_id, line) "
@@ -128,12 +128,12 @@ class LeaseRecord(msgspec.Struct, frozen=True):
 
 
 class EdgeStore:
-    """The log's file, for the process that holds `edge`."""
+    """The log, for the process that holds `edge`."""
 
     def __init__(self, path: str | Path, edge: str) -> None:
-        """Open or make the file. Raises `StoreError`."""
+        """Open or make it: a path, or a URL of PostgreSQL. Raises `StoreError`."""
         self.edge = edge
-        self._database = Database(path, migrations=load_migrations("edge"))
+        self._database = open_database(path, family="edge")
 
     def close(self) -> None:
         """Write what was submitted, and close."""

@@ -17,6 +17,7 @@ from farthing.services.edge.config import EdgeConfig, receipt_key_of, token_of
 from farthing.services.edge.proxy import Proxy
 from farthing.signatures.messages import normal_authority
 from farthing.world.directories import Directories, DirectoryServer
+from farthing.world.store_url import is_postgres
 
 # Where a clearing house looks for a payee's proof.
 PROOF_PATH: Final = "/.well-known/farthing-clearing"
@@ -99,7 +100,7 @@ def make_site(config: EdgeConfig, *, base_url: str = "", environment: Mapping[st
     )
     seller = Seller(
         base_url=config.base_url,
-        store=f"{config.store}.seller",
+        store=_sellers_store(config.store),
         accepts=[Terms(scheme="batch-settlement", network=clearing.network, pay_to=clearing.payee)],
         edge=edge,
     )
@@ -108,3 +109,8 @@ def make_site(config: EdgeConfig, *, base_url: str = "", environment: Mapping[st
     base = urlsplit(config.base_url)
     directory = DirectoryServer(normal_authority(base.netloc, base.scheme), [signer])
     return Site(config, edge=edge, seller=seller, directory=directory)
+
+
+def _sellers_store(store: str) -> str:
+    """The seller's own store, of which promises need nothing: beside the log, or in the same database."""
+    return store if is_postgres(store) else f"{store}.seller"
