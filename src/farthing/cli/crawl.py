@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from farthing.cli.agents import AgentKeyFile, AgentKeyVariable, AgentOrigin, AgentSource, DirectoryOrigins
 from farthing.cli.get import (
     From,
     JournalFile,
@@ -34,6 +35,9 @@ _EPILOG = """\
       farthing crawl https://example.com/ --budget 5.00 --output pages
       farthing crawl https://a.example/ https://b.example/ --budget 2 --max 0.002 --per-host 1 --yes
       farthing crawl https://example.com/docs/ --budget 0.50 --depth 2 --pages 100 --json
+      farthing crawl https://example.com/ --budget 5 --network clearing:example --agent https://crawler.example
+
+    The last pays on credit: it promises for each page (the agent's key is in FARTHING_AGENT_KEY), and is billed once.
 
     \b
     Exit codes: 0 read to its end (or to --pages), 1 nothing could be read, 2 usage, 3 the budget ended it,
@@ -92,6 +96,10 @@ def crawl(
     signer: Signer = "",
     sender: From = "",
     passphrase_fd: PassphraseFd = None,
+    agent: AgentOrigin = "",
+    agent_key_env: AgentKeyVariable = "",
+    agent_key_file: AgentKeyFile = "",
+    directory: DirectoryOrigins = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -120,6 +128,12 @@ def crawl(
             signer=signer,
             sender=sender,
             passphrase_descriptor=passphrase_fd,
+        ),
+        agent=AgentSource(
+            origin=agent,
+            key_variable=agent_key_env,
+            key_file=agent_key_file,
+            directories=tuple(directory or ()),
         ),
         as_json=as_json,
         verbose=verbose,

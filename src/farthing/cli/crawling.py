@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from farthing.buyer import Policy
+from farthing.cli.agents import AgentSource, open_agent
 from farthing.cli.outcome import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_POLICY
 from farthing.cli.signing import KeySource, open_signer
 from farthing.cli.terminal import Terminal, plain
 from farthing.cli.tokens import known_networks, payable_networks
 from farthing.clients.buyer import Buyer
 from farthing.clients.crawl import Crawl, Progress, Spending
+from farthing.clients.memory import is_on_credit
 from farthing.errors import ConfigError, PolicyRefused
 from farthing.money import show_atomic
 from farthing.networks import Networks
@@ -46,6 +48,7 @@ class CrawlOrder(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[str, ...]
     journal: str
     key: KeySource
+    agent: AgentSource
     as_json: bool
     verbose: bool
 
@@ -68,8 +71,7 @@ def run_crawl(order: CrawlOrder) -> int:
     hosts = ", ".join(sorted(crawl.allowed_hosts()))
     _agree(order, terminal, hosts)
     spending = Spending()
-    signer = open_signer(order.key, terminal)
-    with Buyer(signer=signer, policy=policy, journal=order.journal, networks=networks, watch=spending) as buyer:
+    with _buyer(order, policy, networks, terminal, spending) as buyer:
         bar = _Bar(terminal, networks, order.budget)
         progress = crawl.run(buyer, spending, bar.show)
         bar.end()
@@ -81,10 +83,38 @@ def run_crawl(order: CrawlOrder) -> int:
     return code
 
 
+def _buyer(order: CrawlOrder, policy: Policy, networks: Networks, terminal: Terminal, spending: Spending) -> Buyer:
+    agent = open_agent(order.agent)
+    allowed = order.agent.directories
+    directories = None
+    if agent is not None and allowed:
+        from farthing.world.directories import Directories  # noqa: PLC0415 - only who pays on credit
+
+        directories = Directories(allowed=allowed)
+    on_chain = any(not is_on_credit(each) for each in policy.networks)
+    return Buyer(
+        # Who pays by promises alone needs no wallet.
+        signer=open_signer(order.key, terminal) if on_chain else None,
+        policy=policy,
+        journal=order.journal,
+        networks=networks,
+        agent=agent,
+        directories=directories,
+        watch=spending,
+    )
+
+
 def _policy(order: CrawlOrder, networks: Networks) -> Policy:
     per_host: PriceText | None = order.per_host
+    payable = payable_networks(networks, order.networks)
+    credit = [each for each in payable if is_on_credit(each)]
+    if order.agent.origin and not credit:
+        raise ConfigError("--agent pays on credit: name the clearing network, like --network clearing:example.")
+    if credit and not order.agent.origin:
+        message = f"{credit[0]} is paid by promises: say whose, by --agent https://… (the origin of its key directory)."
+        raise ConfigError(message)
     policy = Policy(
-        networks=payable_networks(networks, order.networks),
+        networks=payable,
         per_request=order.price_max,
         per_session=order.budget,
         per_host=per_host,

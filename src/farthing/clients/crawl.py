@@ -7,8 +7,10 @@ its buyer's budget is spent. Scrapy does the crawling; `farthing.clients.scrapy`
 from __future__ import annotations
 
 import hashlib
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -116,7 +118,8 @@ class Crawl(msgspec.Struct, kw_only=True):
         crawler = process.create_crawler(SiteSpider)
         process.crawl(crawler, order=self, progress=progress, watch=watch or _nobody)
         started = time.monotonic()
-        process.start()
+        with _handlers_kept():
+            process.start()
         progress.seconds = time.monotonic() - started
         return progress
 
@@ -263,6 +266,19 @@ def file_of(url: str) -> str:
     ]
     # A page may be a folder's name, too (`/a` beside `/a/b`): files end in a mark that no folder has.
     return "/".join([host.replace(":", "_"), *(f"{step}.d" for step in short[:-1]), short[-1]])
+
+
+@contextmanager
+def _handlers_kept() -> Generator[None]:
+    """Scrapy takes Ctrl-C and SIGTERM for itself and keeps them: whoever crawls gets its own handlers back."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    kept = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, kept, strict=True):
+            if handler is not None:  # what no Python set can't be set again
+                signal.signal(number, handler)
 
 
 def _nobody(_progress: Progress) -> None:

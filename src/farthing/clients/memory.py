@@ -16,7 +16,7 @@ from farthing.protocol.codec import Offer, ReceivedOffers
 
 # Hosts of one crawl that are remembered at once; the one that was longest unused goes first.
 HOSTS_MAX: Final = 4_096
-# Schemes whose payment is signed with its request.
+# Networks whose payment is signed with its request.
 _ON_CREDIT: Final = ("clearing:", "cloudflare:")
 
 
@@ -58,5 +58,10 @@ class RememberedOffers:
             self._offers.pop((authority, method), None)
 
 
+def is_on_credit(network: str) -> bool:
+    """Tell whether a network is paid by promises, which need an agent and no wallet."""
+    return network.startswith(_ON_CREDIT)
+
+
 def _on_credit(offer: Offer) -> bool:
-    return offer.requirements.network.startswith(_ON_CREDIT)
+    return is_on_credit(offer.requirements.network)

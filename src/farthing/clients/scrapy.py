@@ -33,6 +33,7 @@ from farthing.clients.buyer import (
     signed_lines,
     with_body,
 )
+from farthing.clients.memory import is_on_credit
 from farthing.errors import ConfigError, FarthingError, PaymentError, PaymentUnknown, PolicyRefused
 from farthing.protocol.codec import ReceivedOffers
 from farthing.protocol.http import PAYMENT_REQUIRED, STATUS_PAYMENT_REQUIRED
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from scrapy import Spider
     from scrapy.crawler import Crawler
     from scrapy.http import Request, Response
+    from scrapy.settings import BaseSettings
+
+    from farthing.world.agent_keys import AgentSigner
+    from farthing.world.directories import Directories
 
 _log: Final = logging.getLogger("farthing.scrapy")
 
@@ -71,7 +76,12 @@ class PayingMiddleware:
             settings, so that a buyer itself can't stand here. Where it is not set, the buyer is made of the others.
         FARTHING_POLICY: the arguments of `Policy`, as a dict.
         FARTHING_JOURNAL: the journal's file or URL.
-        FARTHING_KEY_VARIABLE: the environment variable with the key (`FARTHING_KEY`).
+        FARTHING_KEY_VARIABLE: the environment variable with the key (`FARTHING_KEY`). Not read where the policy names
+            networks on credit alone.
+        FARTHING_AGENT: who pays on credit: the origin of the agent's key directory.
+        FARTHING_AGENT_KEY_VARIABLE, FARTHING_AGENT_KEY_FILE: the environment variable with the agent's Ed25519 key
+            (`FARTHING_AGENT_KEY`), or the private file with it.
+        FARTHING_DIRECTORIES: origins of sellers' key directories that may be private or plain http: those of a test.
         FARTHING_STOP_ON_BUDGET: close the spider once the crawl's budget is spent (True).
 
     A request with `meta={"farthing_pay": False}` is not paid for: its 402 is returned.
@@ -203,8 +213,29 @@ def _buyer_of(crawler: Crawler) -> Buyer:
     journal = settings.get("FARTHING_JOURNAL")
     if not journal:
         raise ConfigError("PayingMiddleware: FARTHING_JOURNAL names the file that remembers what was paid; set it.")
-    signer = signer_from_env(settings.get("FARTHING_KEY_VARIABLE", "FARTHING_KEY"))
-    return Buyer(signer=signer, policy=Policy(**policy), journal=journal)
+    limits = Policy(**policy)
+    signer = None
+    if any(not is_on_credit(each) for each in limits.networks):
+        signer = signer_from_env(settings.get("FARTHING_KEY_VARIABLE", "FARTHING_KEY"))
+    agent, directories = _agent_of(settings)
+    return Buyer(signer=signer, policy=limits, journal=journal, agent=agent, directories=directories)
+
+
+def _agent_of(settings: BaseSettings) -> tuple[AgentSigner | None, Directories | None]:
+    origin = settings.get("FARTHING_AGENT")
+    if not origin:
+        return None, None
+    # Only who pays on credit needs what they bring.
+    from farthing.world.agent_keys import agent_from_env, agent_from_file  # noqa: PLC0415
+    from farthing.world.directories import Directories  # noqa: PLC0415
+
+    path = settings.get("FARTHING_AGENT_KEY_FILE")
+    agent = (
+        agent_from_file(path, origin=origin)
+        if path
+        else agent_from_env(settings.get("FARTHING_AGENT_KEY_VARIABLE", "FARTHING_AGENT_KEY"), origin=origin)
+    )
+    return agent, Directories(allowed=settings.getlist("FARTHING_DIRECTORIES"))
 
 
 def _check_loop() -> None:
