@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo)
+app.add_typer(demo)
 app.command("devnet")(devnet)
 app.command("edge")(edge)
 facilitating = typer.Typer(name="facilitator", invoke_without_command=True, rich_markup_mode=None)

@@ -11,12 +11,19 @@ import signal
 import sys
 import threading
 
+# Nothing is written there; what is gets dropped.
+_READ_BYTES = 4_096
+
 
 def end_with_stdin() -> None:
     """Have this process end, as by a polite kill, when its parent closes the pipe or dies."""
 
+    descriptor = sys.stdin.fileno()
+
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not through `sys.stdin`, whose lock this thread would hold while the interpreter ends.
+        while os.read(descriptor, _READ_BYTES):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="end-with-stdin", daemon=True).start()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 import requests
@@ -35,7 +35,7 @@ from farthing.protocol.codec import decode_settlement
 from farthing.services.devnet import Devnet, NodeName, start_devnet
 from farthing.world.keys import LocalSigner
 
-_NODES = ("py-evm", "anvil")
+NODES: Final[tuple[NodeName, ...]] = ("py-evm", "anvil")
 _DECIMALS = 6
 # What the buyer is given; the purchases cost a third of a tenth of it.
 _PURSE = "1"
@@ -43,27 +43,34 @@ _REQUEST_TIMEOUT_SECONDS = 60.0
 # What of a line of the facilitator's log is worth showing here.
 _LOG_SHOWN = ("valid", "reason", "payer", "block_number")
 # Environment of the children: what Python and the system need, and nothing that could be a secret of the user's.
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
 
 
 def run_demo(*, node: str = "py-evm", as_json: bool = False) -> int:
     """Run the whole demo; give 0 where journal, ledger and chain agree, else 1. Raises `ConfigError`."""
-    if node not in _NODES:
-        message = f"--node {node}: there are py-evm and anvil."
-        raise ConfigError(message)
+    chosen = node_of(node)
     story = Story(Console(soft_wrap=True))
     begun = time.monotonic()
-    with _interruptible():
-        result = _run("anvil" if node == "anvil" else "py-evm", story, begun)
+    with interruptible():
+        result = _run(chosen, story, begun)
     if as_json:
         print(json.dumps(result), flush=True)
     return 0 if result["reconciled"] else 1
 
 
+def node_of(name: str) -> NodeName:
+    """Read the name of a program that runs the chain. Raises `ConfigError`."""
+    for each in NODES:
+        if each == name:
+            return each
+    message = f"--node {name}: there are {' and '.join(NODES)}."
+    raise ConfigError(message)
+
+
 def _run(node: NodeName, story: Story, begun: float) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farthing-demo-")))
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         story.stage(f"starting a chain ({node}), a facilitator and a shop, on free loopback ports")
         # The shop's imports take the longest: it starts first and is told the rest when it is known.
         open_shop = stack.enter_context(parts.shop(environment))
@@ -201,7 +208,7 @@ def _buy_everything(buyer: Buyer, opened: Opened, story: Story, settled: _Settle
 
 
 @contextmanager
-def _interruptible() -> Generator[None]:
+def interruptible() -> Generator[None]:
     """Have SIGTERM end the demo as Ctrl-C does: with every part ended and every file removed."""
     if threading.current_thread() is not threading.main_thread():
         yield

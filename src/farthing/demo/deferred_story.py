@@ -1,0 +1,87 @@
+"""What `farthing demo deferred` shows in the terminal, in plain lines, and the crawl's progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from farthing.demo.deferred_books import Books
+from farthing.demo.story import Story
+
+# Where no terminal shows a bar, so many lines tell how far the crawl is.
+_LINES_OF_PROGRESS: Final = 4
+
+
+class DeferredStory(Story):
+    """Tells of a crawl on credit. It prints what happened and never what should have."""
+
+    def __init__(self, console: Console) -> None:
+        """Tell it on `console`."""
+        super().__init__(console)
+        self._chapters = 0
+
+    def chapter(self, title: str, note: str = "") -> None:
+        """Open a chapter."""
+        self._chapters += 1
+        self.purchase(self._chapters, title, note)
+
+    def detail(self, name: str, text: str) -> None:
+        """Say one thing."""
+        self.console.print(f"  [dim]{name:<12}[/dim] {escape(text)}", highlight=False)
+
+    @contextmanager
+    def crawling(self, pages: int) -> Generator[Callable[[int], None]]:
+        """Show how far the crawl is; the callable is told the pages so far."""
+        if self.console.is_terminal:
+            columns = (TextColumn("  crawling"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            with Progress(*columns, console=self.console, transient=True) as bar:
+                task = bar.add_task("", total=pages)
+                yield lambda done: bar.update(task, completed=min(done, pages))
+            return
+        step = max(1, pages // _LINES_OF_PROGRESS)
+        told = 0
+
+        def tell(done: int) -> None:
+            nonlocal told
+            if done // step > told:
+                told = done // step
+                self.detail("pages", f"{min(done, pages):,} of {pages:,}")
+
+        yield tell
+
+    def commitment(self, url: str, line: Mapping[str, str], header_bytes: int) -> None:
+        """Show one promise, as it stands in the journal."""
+        self._line("yellow", "✎", f"one of them: {escape(url)}")
+        self._detail("promise", f"{line['id']}, {self.money(int(line['charged']))} to {line['payee']}")
+        self._detail("", f"signed with its request (RFC 9421, Ed25519), {header_bytes:,} bytes of headers")
+
+    def statement(self, status: Mapping[str, Any], statement: Mapping[str, Any]) -> None:
+        """Show a statement."""
+        self._line("blue", "§", f"statement {statement['id']} for {escape(statement['payer'])}")
+        self._detail("lines", f"{statement['count']:,}, {self.money(int(statement['net']))}")
+        self._detail("root", f"{statement['root']}")
+        self._detail("state", f"{status['state']}, {self.money(int(status['payable']))} to pay")
+
+    def reconciled(self, books: Books) -> None:
+        """Show what each book says, and whether they agree."""
+        table = Table(title="Reconciliation", title_justify="left", title_style="bold", box=None)
+        for column in ("book", "commitments", "amount"):
+            table.add_column(column, justify="left" if column == "book" else "right")
+        for each in books.sums:
+            table.add_row(
+                each.book, "" if each.commitments is None else f"{each.commitments:,}", self.money(each.amount)
+            )
+        self.console.print()
+        self.console.print(table)
+        for fault in books.faults:
+            self.console.print(f"[red]✗[/red] {escape(fault)}", highlight=False)
+        if books.agree:
+            self.console.print(
+                "[green]✓[/green] journal = statement = Transfer logs = publishers' balances", highlight=False
+            )
