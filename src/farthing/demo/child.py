@@ -17,7 +17,6 @@ _READ_BYTES = 4_096
 
 def end_with_stdin() -> None:
     """Have this process end, as by a polite kill, when its parent closes the pipe or dies."""
-
     descriptor = sys.stdin.fileno()
 
     def wait() -> None:

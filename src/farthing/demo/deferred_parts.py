@@ -31,6 +31,8 @@ _TIMEOUT_SECONDS: Final = 60.0
 # How often the crawler's list is looked at for the progress display.
 _LOOK_SECONDS: Final = 0.2
 _OK_BELOW: Final = 300
+# Where the crawler keeps its pages, in the demo's folder.
+_PAGES: Final = "pages"
 # Who operates the demo's clearing house, and what its token is read from.
 _OPERATOR_VARIABLE: Final = "FARTHING_DEMO_OPERATOR"
 
@@ -225,6 +227,17 @@ class Crawled(msgspec.Struct, frozen=True):
         return sum(1 for page in self.pages if page.get("payment_id"))
 
 
+def crawl_command(urls: tuple[str, ...], *, folder: Path, agent: str, budget: str) -> tuple[str, ...]:
+    """Write the crawler's command line, without its key. The sites' key directories are allowed by name."""
+    allowed = (word for url in urls for word in ("--directory", url))
+    places = ("--journal", str(journal_path(folder)), "--output", str(folder / _PAGES))
+    starts = (f"{url}/" for url in urls)
+    return (
+        *("crawl", *starts, "--network", NETWORK, "--agent", agent, *allowed),
+        *("--budget", budget, *places, "--yes", "--json"),
+    )
+
+
 def crawl(
     urls: tuple[str, ...],
     *,
@@ -236,15 +249,11 @@ def crawl(
     watch: Callable[[int], object],
 ) -> Crawled:
     """Run `farthing crawl` to its end; `watch` is told how many pages are kept. Raises `PartFailed`."""
-    output = folder / "pages"
-    command = ["crawl", *(f"{url}/" for url in urls), "--network", NETWORK, "--agent", agent]
-    for url in urls:
-        command += ["--directory", url]
-    command += ["--budget", budget, "--journal", str(journal_path(folder)), "--output", str(output), "--yes", "--json"]
+    output = folder / _PAGES
     child = Child(
         "crawler",
         "farthing.demo.child",
-        *command,
+        *crawl_command(urls, folder=folder, agent=agent, budget=budget),
         environment={**environment, AGENT_KEY_VARIABLE: agent_key.hex()},
         stderr=None,
     )

@@ -16,6 +16,7 @@ from farthing.world.keys import LocalSigner
 
 
 def pay(house: House, statement: Statement, status: StatementStatus, signer: LocalSigner, devnet: Devnet) -> None:
+    """Accept the statement and pay it, as `house` knows the payer."""
     rail = statement.rail
     authorization = TransferWithAuthorization(
         from_=parse_address(signer.address),
