@@ -21,7 +21,6 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
-from farthing.clearing.statements import open_statement
 from farthing.demo import deferred_parts, parts
 from farthing.demo.deferred_books import (
     SETTLED,
@@ -41,6 +40,7 @@ from farthing.demo.run import ENVIRONMENT, interruptible, node_of
 from farthing.errors import ConfigError
 from farthing.evm.signatures import PrivateKey
 from farthing.money import show_atomic
+from farthing.protocol.signed_statements import open_statement
 from farthing.protocol.statements import Statement, StatementStatus
 from farthing.services.devnet import Devnet, NodeName, start_devnet
 from farthing.world.keys import LocalSigner
@@ -178,7 +178,8 @@ class _Town:
         story.ready("crawler", self._signer.address, f"promises as {self._sites.agent}, pays in USDC from here")
 
     def _open_edges(self, ports: tuple[int, ...], domains: tuple[str, ...]) -> None:
-        house, waits = self._house, []
+        house = self._house
+        waits: list[Callable[[], str]] = []
         for number, (payee, port, domain) in enumerate(zip(_PAYEES, ports, domains, strict=True)):
             opened = {"payee": payee, "domain": domain, "address": self._publishers[payee]}
             deferred_parts.show_proof(self._folder, number, house.ask("POST", "/payees", opened)["challenge"])
