@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
+import re
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -154,7 +157,7 @@ OTHER = {
     "decimals": 2,
     "created": NOON - 1,
     "expires": NOON + 61,
-    "committed": NOON + 500,
+    "committed": NOON + 60 + 3_601,
 }
 
 
@@ -288,6 +291,32 @@ def bomb() -> bytes:
 
 def too_many() -> bytes:
     return gzip.compress(b"{}\n" * (UPLOAD_LINES_MAX + 2))
+
+
+def line_breaks() -> bytes:
+    return gzip.compress(b"\n" * UPLOAD_UNPACKED_MAX_BYTES)
+
+
+def test_A1_line_breaks_alone_do_not_fill_the_memory() -> None:
+    """64 KiB unpack to 64 MiB of line breaks: a list of as many empty lines would take half a gigabyte."""
+    body = line_breaks()
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError, match="at most 10000 lines"):
+            intake.unpack(body)
+        assert tracemalloc.get_traced_memory()[1] < 4 * UPLOAD_UNPACKED_MAX_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_A1_a_payment_that_nests_without_end_is_a_refused_line() -> None:
+    line = Crawler().commit()
+    deep = base64.b64encode(b'{"accepted":' + b"[" * 20_000 + b"]" * 20_000 + b"}").decode()
+    base = re.sub(r'("payment-signature"): [^\n]*', lambda found: f"{found[1]}: {deep}", line.base)
+    changed = msgspec.structs.replace(line, base=base, id="sha256:" + hashlib.sha256(base.encode()).hexdigest())
+    refused = intake.bind(changed, 1, NETWORK)
+    assert isinstance(refused, RefusedLine)
+    assert refused.reason == intake.NOT_BOUND
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import msgspec
 
 from farthing.errors import RemoteProtocolError
 from farthing.protocol.clearing import (
+    COMMITTED_AFTER_MAX_SECONDS,
     CURRENCIES,
     DECIMALS,
     LINE_AMOUNT_MAX,
@@ -44,7 +45,7 @@ TOO_LATE: Final = "too_late"
 NOT_YET: Final = "not_yet"
 WRONG_UNITS: Final = "wrong_units"
 
-# Clocks of edge and agent may differ by this; an edge that took a commitment longer after its end was wrong to.
+# Clocks of edge and agent may differ by this: a commitment that was taken before it was made is none.
 SKEW_SECONDS: Final = 60
 # PROTOCOL: `expires - created` is at most 60 seconds.
 LIFETIME_MAX_SECONDS: Final = 60
@@ -135,13 +136,12 @@ def unpack(body: bytes) -> list[bytes]:
             f"the upload is cut, has something behind its end, or unpacks to over {UPLOAD_UNPACKED_MAX_BYTES} bytes"
         )
         raise RemoteProtocolError(message)
-    lines = text.split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    if not 1 <= len(lines) <= UPLOAD_LINES_MAX + 1:
-        message = f"an upload has a header and at most {UPLOAD_LINES_MAX} lines, not {len(lines)} in all"
+    # Counted before they are taken apart: line breaks alone, 64 MiB of them in 64 KiB, would fill the memory.
+    count = text.count(b"\n") + (not text.endswith(b"\n"))
+    if not text or count > UPLOAD_LINES_MAX + 1:
+        message = f"an upload has a header and at most {UPLOAD_LINES_MAX} lines, not {count} in all"
         raise RemoteProtocolError(message)
-    return lines
+    return text.removesuffix(b"\n").split(b"\n")
 
 
 def decode_line(line: bytes, number: int) -> UploadLine:
@@ -256,7 +256,7 @@ def _wrong_parameters(line: Commitment, parts: dict[str, str]) -> str | None:
             return "the times are others"
     if not 0 <= line.expires - line.created <= LIFETIME_MAX_SECONDS:
         return f"a commitment is open for at most {LIFETIME_MAX_SECONDS} seconds"
-    if not line.created - SKEW_SECONDS <= line.committed <= line.expires + SKEW_SECONDS:
+    if not line.created - SKEW_SECONDS <= line.committed <= line.expires + COMMITTED_AFTER_MAX_SECONDS:
         return "it was taken outside its own window"
     return None
 
@@ -264,7 +264,7 @@ def _wrong_parameters(line: Commitment, parts: dict[str, str]) -> str | None:
 def _wrong_price(line: Commitment, parts: dict[str, str], network: str) -> str | None:
     try:
         accepted = _payment_decoder.decode(binascii.a2b_base64(parts['"payment-signature"'])).accepted
-    except (KeyError, ValueError):  # binascii.Error and msgspec.DecodeError are both
+    except (KeyError, ValueError, RecursionError):  # binascii.Error and msgspec.DecodeError are ValueErrors
         return "the payment in the base can't be read"
     signed = (accepted.scheme, accepted.network, accepted.amount, accepted.asset, accepted.pay_to)
     if signed != (_SCHEME, network, line.amount, line.currency, line.payee):

@@ -23,7 +23,11 @@ UPLOAD_LINES_MAX: Final = 10_000
 UPLOAD_MAX_BYTES: Final = 16 * 1024 * 1024
 # What an upload may unpack to: gzip makes a thousandfold of nothing, and no honest line is longer than the next bound.
 UPLOAD_UNPACKED_MAX_BYTES: Final = 64 * 1024 * 1024
-LINE_MAX_BYTES: Final = 65_536
+# The largest line is a promise with the longest URL and payment header that any door reads, each in base and receipt.
+LINE_MAX_BYTES: Final = 131_072
+# A commitment is taken while its signature is open, and durable when the work is done: so long may work take. The edge
+# lets go what took longer, and the clearing house refuses it.
+COMMITTED_AFTER_MAX_SECONDS: Final = 3_600
 # A million dollars at six decimals. Sums of such lines stay far below 2^63, which is what the books' columns hold.
 LINE_AMOUNT_MAX: Final = 10**12
 # Units of every account here: 6 decimals (PROTOCOL: missing or unexpected is refused).
@@ -32,6 +36,8 @@ CURRENCIES: Final = frozenset({"USD", "EUR"})
 # A base holds the payment header, which is bounded to 16 KiB, and a URL.
 BASE_MAX_CHARS: Final = 32_768
 DIRECTORY_MAX_CHARS: Final = 65_536
+# A directory's signature headers, which are as long as any structured field may be.
+DIRECTORY_FIELD_MAX_CHARS: Final = 8_192
 
 CommitmentId = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
 # RFC 7638 over an Ed25519 key: 43 characters of base64url.
@@ -115,8 +121,8 @@ class KeyRecord(Message, frozen=True, tag_field="type", tag="key"):
     directory: Url
     fetched: UnixTime
     answer: Annotated[str, msgspec.Meta(max_length=DIRECTORY_MAX_CHARS)] = ""
-    signature_input: Text = ""
-    signature: Text = ""
+    signature_input: Annotated[str, msgspec.Meta(max_length=DIRECTORY_FIELD_MAX_CHARS)] = ""
+    signature: Annotated[str, msgspec.Meta(max_length=DIRECTORY_FIELD_MAX_CHARS)] = ""
 
 
 class Sent(Message, frozen=True, tag_field="type", tag="sent"):
@@ -127,6 +133,18 @@ class Sent(Message, frozen=True, tag_field="type", tag="sent"):
 
 
 UploadLine: TypeAlias = UploadHeader | Commitment | KeyRecord | Sent
+
+_upload_line_decoder: msgspec.json.Decoder[UploadLine] = msgspec.json.Decoder(UploadLine)
+
+
+def fits_upload(line: UploadLine) -> bool:
+    """Tell whether a clearing house would read this line: one that it can't read spoils the upload that holds it."""
+    encoded = msgspec.json.encode(line)
+    try:
+        _upload_line_decoder.decode(encoded)
+    except msgspec.ValidationError:
+        return False
+    return len(encoded) <= LINE_MAX_BYTES
 
 
 class RefusedLine(Message, frozen=True):

@@ -24,7 +24,7 @@ from farthing.mechanisms.batch_credit.reasons import BLOCKED, PAYMENT_FAILED, RE
 from farthing.mechanisms.batch_credit.verify import Keys
 from farthing.mechanisms.interface import Refusal
 from farthing.networks import KNOWN, Networks
-from farthing.protocol.clearing import Commitment
+from farthing.protocol.clearing import COMMITTED_AFTER_MAX_SECONDS, Commitment
 from farthing.protocol.codec import pack_header
 from farthing.protocol.http import PAYMENT_RESPONSE
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse
@@ -198,6 +198,14 @@ def conclude_commitment(
     """
     commitment = ticket.commitment
     now_seconds = yield from Now()
+    if now_seconds > commitment.signed.valid_before + COMMITTED_AFTER_MAX_SECONDS:
+        yield from GiveBack(commitment, ticket.taken)
+        return problem(
+            504,
+            "work-too-late",
+            "The work took too long",
+            f"It ended over {COMMITTED_AFTER_MAX_SECONDS} s after your promise had; nothing is charged.",
+        )
     settlement = pack_header(settlement_of(commitment, now_seconds=now_seconds))
     digest = None if body is None else content_digest(body)
     lines, receipt = sign_receipt(

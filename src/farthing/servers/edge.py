@@ -28,11 +28,11 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from farthing.errors import ConfigError, FarthingError, StoreError
+from farthing.errors import ConfigError, FarthingError, RemoteProtocolError, StoreError
 from farthing.flow import Effect
 from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
 from farthing.networks import Networks, Token
-from farthing.protocol.clearing import DECIMALS, KeyRecord, Label
+from farthing.protocol.clearing import DECIMALS, KeyRecord, Label, fits_upload
 from farthing.protocol.codec import encode_json
 from farthing.seller.credit import Commit, FetchKey, GiveBack, NoteSent, NotTaken, TakeCommitment, Taken
 from farthing.signatures.keys import MessageSigner, PublicKey
@@ -49,6 +49,8 @@ T = TypeVar("T")
 
 # With the clearing house away for longer nothing is taken on credit any more.
 OFFLINE_LIMIT_SECONDS: Final = 900.0
+# Keys that this process knows to be archived; as many as the reader of directories keeps.
+ARCHIVED_MAX: Final = 10_000
 # Processes that share one store: workers of one machine.
 PROCESSES_MAX: Final = 64
 # What an ending process waits for the clearing house to take what is left; the next one uploads it otherwise.
@@ -163,7 +165,13 @@ class Edge:
         return networks.with_token(money)
 
     def known(self, agent: str, key_id: str) -> PublicKey | None:
-        """Give an agent's key, without waiting for anybody; one not seen lately is looked for meanwhile."""
+        """Give an agent's key, without waiting for anybody; one not seen lately is looked for meanwhile.
+
+        One that its directory held beside another, or that came by a renewal, is not known before it is archived here:
+        the clearing house bills nothing by a key whose record it does not have.
+        """
+        if (agent, key_id) not in self._living().archived:
+            return None
         key = self._keys.known(agent, key_id)
         if key is not None and not self._keys.is_fresh(agent, key_id):
             self._look_again(agent, key_id)
@@ -218,8 +226,15 @@ class Edge:
         archived = self._keys.archived(effect.agent, effect.key_id)
         if key is None or archived is None:
             return None
+        record = archived.record()
+        if not fits_upload(record):
+            message = f"the key directory of {effect.agent} is larger than a clearing house archives"
+            raise RemoteProtocolError(message)
         # The archive is written before the first line that needs it.
-        await asyncio.to_thread(life.store.add_key(archived.record()).result)
+        await asyncio.to_thread(life.store.add_key(record).result)
+        if len(life.archived) >= ARCHIVED_MAX:
+            life.archived.clear()  # each is looked up again, and found
+        life.archived.add((effect.agent, effect.key_id))
         return key
 
     def _look_again(self, agent: str, key_id: str) -> None:
@@ -294,6 +309,8 @@ class _Life:
     def __init__(self, edge: Edge) -> None:
         self.process = os.getpid()
         parts = edge.parts()
+        # Keys whose records are in this store: (agent, thumbprint).
+        self.archived: set[tuple[str, str]] = set()
         self._slot, label = _take_label(parts.path, edge.name)
         self.store = EdgeStore(parts.path, label)
         loop = background_loop()

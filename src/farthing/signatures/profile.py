@@ -20,7 +20,7 @@ import msgspec
 
 from farthing.signatures.agent import SIGNATURE_AGENT, agent_for, agent_origin
 from farthing.signatures.digest import CONTENT_DIGEST
-from farthing.signatures.fields import SignatureInvalid, serialize_member
+from farthing.signatures.fields import SignatureInvalid, parse_list, serialize_member
 from farthing.signatures.keys import SIGNATURE_SIZE_BYTES, THUMBPRINT_CHARS, decode_base64url
 from farthing.signatures.messages import Component, HttpRequest, component, field_value
 from farthing.signatures.signing import (
@@ -44,6 +44,10 @@ SKEW_SECONDS: Final = 30
 NONCE_MIN_BYTES: Final = 16
 NONCE_SENT_BYTES: Final = 64
 NONCE_MAX_CHARS: Final = 256
+# All of `@signature-params` as written here has 350 characters; a line of an upload holds it twice.
+PARAMS_MAX_CHARS: Final = 1_024
+# No others: a second reader, the clearing house, must not read another one's text for one of these.
+_PARAMS: Final = frozenset({"created", "expires", "keyid", "alg", "nonce", "tag"})
 
 _KEY = r"[a-z*][a-z0-9_.*-]{0,63}"
 _FIXED = '"@method" "@authority" "@path" "@query"'
@@ -214,6 +218,12 @@ def _read_any(request: HttpRequest) -> ProfileSignature:
     received = tagged[0]
     key = _agent_key(received)
     params = received.params
+    if (
+        len(received.text) > PARAMS_MAX_CHARS
+        or not parse_list(received.text, what="parameters")[0][1].keys() <= _PARAMS
+    ):
+        message = f"the signature has parameters beside {', '.join(sorted(_PARAMS))}, or very long ones"
+        raise SignatureInvalid(message)
     if params.created is None or params.expires is None or params.nonce is None or params.keyid is None:
         message = "the signature needs created, expires, keyid and nonce"
         raise SignatureInvalid(message)

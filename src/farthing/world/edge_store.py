@@ -21,16 +21,17 @@ _LOG: Final = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (payer, id) DO NOTHING"
 )
 _COUNT: Final = "UPDATE edge_lease SET count = count + ?, spent = spent + ? WHERE lease = ?"
-_NOTE: Final = "INSERT INTO edge_sent (edge, seq) SELECT edge, seq FROM edge_commitment WHERE payer = ? AND id = ?"
+# A long answer may end after its commitment was uploaded and dropped here: number 0 stands for what is there already.
+_NOTE: Final = (
+    "INSERT INTO edge_sent (edge, seq, payer, id) "
+    "VALUES (?, COALESCE((SELECT seq FROM edge_commitment WHERE payer = ? AND id = ?), 0), ?, ?)"
+)
 _RECENT: Final = "SELECT payer, nonce, id, expires FROM edge_commitment WHERE expires >= ?"
 _IS_LOGGED: Final = "SELECT 1 FROM edge_commitment WHERE payer = ? AND id = ?"
 _CURSOR: Final = "SELECT COALESCE(MAX(last_seq), 0), COALESCE(MAX(last_note), 0) FROM edge_upload WHERE edge = ?"
 _SEQUENCE: Final = "SELECT COALESCE(MAX(sequence), 0) FROM edge_upload WHERE edge = ? AND epoch = ?"
 _LINES: Final = "SELECT seq, payer, key_id, line FROM edge_commitment WHERE edge = ? AND seq > ? ORDER BY seq LIMIT ?"
-_NOTES: Final = (
-    "SELECT s.note, s.seq, c.payer, c.id FROM edge_sent s JOIN edge_commitment c ON c.seq = s.seq "
-    "WHERE s.edge = ? AND s.note > ? ORDER BY s.note LIMIT ?"
-)
+_NOTES: Final = "SELECT note, seq, payer, id FROM edge_sent WHERE edge = ? AND note > ? ORDER BY note LIMIT ?"
 _ADD_UPLOAD: Final = (
     "INSERT INTO edge_upload (edge, epoch, sequence, last_seq, last_note, made_at, body, answer) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -45,10 +46,7 @@ _ACKNOWLEDGED: Final = (
     "SELECT COALESCE(MAX(last_seq), 0), COALESCE(MAX(last_note), 0) FROM edge_upload "
     "WHERE edge = ? AND length(body) = 0"
 )
-_PRUNE: Final = (
-    "DELETE FROM edge_commitment WHERE edge = ? AND seq <= ? AND expires < ? "
-    "AND NOT EXISTS (SELECT 1 FROM edge_sent s WHERE s.seq = edge_commitment.seq AND s.note > ?)"
-)
+_PRUNE: Final = "DELETE FROM edge_commitment WHERE edge = ? AND seq <= ? AND expires < ?"
 _PRUNE_NOTES: Final = "DELETE FROM edge_sent WHERE edge = ? AND note <= ?"
 _ADD_KEY: Final = (
     "INSERT INTO edge_key (directory, thumbprint, record) VALUES (?, ?, ?) ON CONFLICT (directory, thumbprint) "
@@ -147,7 +145,7 @@ class EdgeStore:
 
     def note_sent(self, payer: str, commitment_id: str) -> None:
         """Note, without waiting, that an answer went out whole."""
-        self._database.join(_note_together, (payer, commitment_id), awaited=False)
+        self._database.join(_note_together, (self.edge, payer, commitment_id), awaited=False)
 
     def is_logged(self, payer: str, commitment_id: str) -> bool:
         """Tell whether a commitment is on record here, by whichever process."""
@@ -213,7 +211,7 @@ class EdgeStore:
 
         def drop(connection: Any) -> None:
             connection.execute(_PRUNE_NOTES, (self.edge, last_note))
-            connection.execute(_PRUNE, (self.edge, last_seq, before_seconds, last_note))
+            connection.execute(_PRUNE, (self.edge, last_seq, before_seconds))
 
         return self._database.submit(drop)
 
@@ -254,9 +252,9 @@ class EdgeStore:
         return self._database.submit(lambda connection: _run(connection, _CLOSE_LEASE, (CLOSED, lease)))
 
 
-def _note_together(connection: Any, notes: list[tuple[str, str]]) -> list[None]:
-    for payer, commitment_id in notes:
-        connection.execute(_NOTE, (payer, commitment_id))
+def _note_together(connection: Any, notes: list[tuple[str, str, str]]) -> list[None]:
+    for edge, payer, commitment_id in notes:
+        connection.execute(_NOTE, (edge, payer, commitment_id, payer, commitment_id))
     return [None] * len(notes)
 
 

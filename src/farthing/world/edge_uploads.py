@@ -19,7 +19,6 @@ from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
 from farthing.protocol.clearing import (
     UPLOAD_LINES_MAX,
     UPLOAD_MAX_BYTES,
-    UPLOAD_UNPACKED_MAX_BYTES,
     Commitment,
     KeyRecord,
     Lease,
@@ -39,8 +38,9 @@ GREET_EVERY_SECONDS: Final = 30.0
 RETRY_FIRST_SECONDS: Final = 0.5
 RETRY_MAX_SECONDS: Final = 30.0
 PRUNE_EVERY_SECONDS: Final = 60.0
-# An upload that unpacks to more is split: half of what the clearing house takes, since lines differ in size.
-_UNPACKED_BYTES: Final = UPLOAD_UNPACKED_MAX_BYTES // 2
+# An upload that unpacks to more is split. What doesn't compress (a payer chooses its own payment's bytes) must still
+# be under what the clearing house takes, with one line, a key, and the notes beyond.
+_UNPACKED_BYTES: Final = UPLOAD_MAX_BYTES * 3 // 4
 # gzip's levels beyond cost twice the time for some percent.
 _GZIP_LEVEL: Final = 4
 
@@ -216,11 +216,11 @@ class Uploader:
         merged: set[int] = set()
         size_bytes = 0
         for line in lines:
-            size_bytes += len(line.line)
-            if size_bytes > _UNPACKED_BYTES and last_seq:
+            if size_bytes > _UNPACKED_BYTES:
                 break
-            parts += self._key_of(line)
-            parts.append(_with_sent(line) if line.seq in sent else line.line)
+            added = [*self._key_of(line), _with_sent(line) if line.seq in sent else line.line]
+            size_bytes += sum(map(len, added))
+            parts += added
             merged.add(line.seq)
             last_seq = line.seq
         for note in notes:

@@ -19,10 +19,10 @@ from farthing.errors import RemoteProtocolError
 from farthing.mechanisms.batch_credit import reasons
 from farthing.mechanisms.batch_credit.payload import read_payload, read_terms
 from farthing.mechanisms.interface import Refusal, SignedPayment
-from farthing.protocol.clearing import DECIMALS, Commitment, Signed
+from farthing.protocol.clearing import BASE_MAX_CHARS, DECIMALS, Commitment, Signed
 from farthing.protocol.codec import decode_payment
 from farthing.protocol.identity import PaymentIdentity
-from farthing.protocol.messages import PaymentPayload, PaymentRequirements
+from farthing.protocol.messages import URL_MAX_CHARS, PaymentPayload, PaymentRequirements
 from farthing.signatures.digest import CONTENT_DIGEST, digest_fault
 from farthing.signatures.fields import SignatureInvalid
 from farthing.signatures.keys import PublicKey
@@ -175,7 +175,8 @@ def offer_fault(payment: PaymentPayload, offer: PaymentRequirements, resource: s
     """Hold a payment to an offer (SAFETY S4). Raises `RemoteProtocolError` for a payload that can't be read."""
     if payment.accepted != offer:
         return Refusal(reasons.PRICE_NOT_ACCEPTABLE, "the payment accepts another offer than this route makes")
-    terms = read_terms(offer)
+    # As it was signed: 6.0 and 6 are equal, and the clearing house reads whole numbers alone.
+    terms = read_terms(payment.accepted)
     if isinstance(terms, Refusal):
         return terms
     promised = read_payload(payment)
@@ -193,6 +194,8 @@ def _readable(request: HttpRequest, body: bytes | None, now_seconds: int) -> Pro
         why = window_fault(profile, now_seconds) or _body_fault(request, profile, body)
     except SignatureInvalid as error:
         return Refusal(reasons.INVALID_SIGNATURE, str(error))
+    if why is None and (len(profile.base) > BASE_MAX_CHARS or len(resource_url(request)) > URL_MAX_CHARS):
+        why = f"the URL is longer than {URL_MAX_CHARS} characters, or all that is signed than {BASE_MAX_CHARS}"
     return profile if why is None else Refusal(reasons.INVALID_SIGNATURE, why)
 
 
