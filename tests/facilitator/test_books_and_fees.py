@@ -160,7 +160,9 @@ def test_a_move_is_made_once_whoever_makes_it(tmp_path: Path) -> None:
     place = (NETWORK, WALLET_ADDRESS)
     try:
         perform(RecordPayment(record(), PaymentBody(b"{}", b"{}")))
-        assert perform(RecordPayment(record(fingerprint="other"), PaymentBody(b"{}", b"{}"))).fingerprint == "f"
+        known = perform(RecordPayment(record(fingerprint="other"), PaymentBody(b"{}", b"{}")))
+        assert isinstance(known, PaymentRecord)
+        assert known.fingerprint == "f"
         lease = perform(AcquireLease(*place, "me", now_seconds=0, until_seconds=10))
         perform(OpenWallet(*place, lease.epoch, 41))
         (built,) = perform(PlanTransactions(*place, lease.epoch, 1, (("pay_1", "pay_2"), ("pay_1",)))) or ()

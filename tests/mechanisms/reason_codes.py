@@ -20,7 +20,7 @@ _KIND: Final = re.compile(r"[a-z]+(?:-[a-z]+)*\Z")
 # Constants that hold a code are named anyhow; what they hold begins like one.
 _CONSTANT: Final = re.compile(
     r"(?:invalid|unexpected|unsupported|insufficient|settlement|duplicate|missing|network_mismatch|asset_not|eip6492|smart"
-    r"_wallet)_?[a-z0-9_]*\Z"
+    r"_wallet|payment_identifier_conflict)_?[a-z0-9_]*\Z"
 )
 
 

@@ -14,6 +14,7 @@ from farthing_selling import Shop, make_seller, unpack
 
 from farthing.errors import ConfigError
 from farthing.protocol.facilitator import Refused, Unknown
+from farthing.protocol.messages import VerifyResponse
 from farthing.protocol.payment_identifier import NAME
 from farthing.seller import identified
 
@@ -268,3 +269,10 @@ def test_S7_a_route_that_keeps_no_response_takes_no_ids(shop: Any, options: dict
 def test_a_word_that_says_nothing_is_refused_where_it_is_written(seller: Any) -> None:
     with pytest.raises(ConfigError, match=r"test_identifier\.py.*payment_identifier"):
         seller.price("GET /bad", "$0.01", payment_identifier="maybe")
+
+
+def test_S7_an_id_that_the_facilitator_knows_of_another_payment_gets_no_new_offer(priced: Any) -> None:
+    priced.facilitator.verdict = VerifyResponse(is_valid=False, invalid_reason="payment_identifier_conflict")
+    got = priced.send("GET", TARGET, pay(priced))
+    assert (got.status, got.header("payment-required")) == (409, "")
+    assert (got.json["type"], priced.work.ran) == ("urn:farthing:problem:payment-conflict", 0)

@@ -10,6 +10,7 @@ from farthing.facilitator.joining import JOINED_MAX
 from farthing.mechanisms.interface import FacilitatorMechanism
 from farthing.mechanisms.registry import Registry
 from farthing.protocol.messages import SupportedKind, SupportedResponse
+from farthing.protocol.payment_identifier import NAME
 
 # A transfer by EIP-3009 takes about 80,000 gas on USDC (a proxy with cold slots); twice that is somebody's trick.
 GAS_LIMIT_MAX: Final = 200_000
@@ -95,4 +96,4 @@ class Desk(msgspec.Struct, frozen=True):
             for network in self.networks
             if self.mechanisms.find(scheme, network) is not None
         )
-        return SupportedResponse(kinds=kinds, extensions=(IDEMPOTENCY_KEYS,), signers=self.signers)
+        return SupportedResponse(kinds=kinds, extensions=(IDEMPOTENCY_KEYS, NAME), signers=self.signers)

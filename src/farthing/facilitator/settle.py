@@ -16,11 +16,13 @@ from farthing.evm.hexadecimal import read_quantity
 from farthing.evm.node import AskNode, NodeCall
 from farthing.facilitator.answers import duplicate, not_the_same, pending, refusal, settled
 from farthing.facilitator.desk import Desk
+from farthing.facilitator.identified import conflict, scope_of
 from farthing.facilitator.rates import CheckLimits, CountPayment
 from farthing.facilitator.states import CONFIRMED, FINAL, PAYMENT, REFUSED
 from farthing.facilitator.store import (
     FindRecord,
     GivePlaceUp,
+    IdentifierTaken,
     PaymentBody,
     PaymentRecord,
     RecordPayment,
@@ -53,11 +55,15 @@ _SUCCESS: Final = frozenset({CONFIRMED, FINAL})
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call to `/settle`: the bearer token's name, its idempotency key or none, and the call's own unique name."""
+    """One call to `/settle`: the bearer token's name, its idempotency key or none, and the call's own unique name.
+
+    `identifier` is the scope of the payment's `payment-identifier`, empty where it has none.
+    """
 
     caller: str
     claimant: str
     idempotency_key: str = ""
+    identifier: str = ""
 
 
 class AwaitOutcome(Effect["PaymentRecord | None"], frozen=True):
@@ -89,28 +95,17 @@ def settle(
         return refusal(face.reason, face.message, network=requirements.network)
     try:
         signed = face.read(payment)
+        call = msgspec.structs.replace(call, identifier=scope_of(payment, signed, caller=call.caller))
     except RemoteProtocolError as error:
         return refusal(INVALID_PAYLOAD, str(error), network=requirements.network)
     print_ = requirements_print(requirements)
     record = yield from FindRecord(signed.payment_id)
     base_fee_wei = 0
     if record is None:
-        yield CheckLimits(signed.network, call.caller, signed.payer)
-        verification = yield from examine(desk, payment, requirements, settling=True)
-        if not verification.response.is_valid:
-            return (yield from _refuse(face, signed, verification))
-        base_fee_wei = verification.base_fee_wei
-        # With what was found out about the payer: a wallet that is deployed needs no deployment.
-        signed = verification.signed or signed
-        # Only now: what was not verified must not count against the payer that it names.
-        yield CountPayment(signed.network, call.caller, signed.payer, verification.gas_limit)
-        now_seconds = yield from Now()
-        record = yield from RecordPayment(
-            _record(
-                desk, signed, verification, call, scheme=requirements.scheme, print_=print_, now_seconds=now_seconds
-            ),
-            PaymentBody(encode_json(payment), encode_json(requirements)),
-        )
+        entered = yield from _enter(desk, face, signed, call, payment=payment, requirements=requirements)
+        if isinstance(entered, SettlementResponse):
+            return entered
+        record, signed, base_fee_wei = entered
     if (record.fingerprint, record.requirements_print) != (signed.fingerprint, print_):
         return not_the_same(record)
     if record.claimant != call.claimant:
@@ -122,6 +117,37 @@ def settle(
         record = joined
     record = yield from _wait(record, call, signed, desk.limits.settle_timeout_seconds, base_fee_wei)
     return (yield from _tell(record, call))
+
+
+def _enter(
+    desk: Desk,
+    face: FacilitatorMechanism,
+    signed: SignedPayment,
+    call: Call,
+    *,
+    payment: PaymentPayload,
+    requirements: PaymentRequirements,
+) -> Flow[tuple[PaymentRecord, SignedPayment, int] | SettlementResponse]:
+    """Verify a payment and put it on record; gives that, what was found out of the payer, and the base fee in wei."""
+    yield CheckLimits(signed.network, call.caller, signed.payer)
+    verification = yield from examine(desk, payment, requirements, settling=True)
+    if not verification.response.is_valid:
+        return (yield from _refuse(face, signed, verification))
+    # With what was found out about the payer: a wallet that is deployed needs no deployment.
+    signed = verification.signed or signed
+    # Only now: what was not verified must not count against the payer that it names.
+    yield CountPayment(signed.network, call.caller, signed.payer, verification.gas_limit)
+    now_seconds = yield from Now()
+    print_ = requirements_print(requirements)
+    record = _record(
+        desk, signed, verification, call, scheme=requirements.scheme, print_=print_, now_seconds=now_seconds
+    )
+    body = PaymentBody(encode_json(payment), encode_json(requirements))
+    recorded = yield from RecordPayment(record, body, call.identifier)
+    if isinstance(recorded, IdentifierTaken):
+        taken = conflict()
+        return refusal(taken.reason, taken.message, network=signed.network, payer=signed.payer)
+    return recorded, signed, verification.base_fee_wei
 
 
 def _wait(

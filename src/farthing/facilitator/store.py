@@ -83,11 +83,25 @@ class LoadBodies(Effect["dict[str, PaymentBody]"], frozen=True):
     payment_ids: tuple[str, ...]
 
 
-class RecordPayment(Effect[PaymentRecord], frozen=True):
-    """Put a verified payment on record as RECEIVED, unless its identity is known; the answer is what is on record."""
+class FindIdentified(Effect["str | None"], frozen=True):
+    """Find the payment that a payment-identifier is bound to, by its scope; None also where that one was refused."""
+
+    scope: str
+
+
+class IdentifierTaken(msgspec.Struct, frozen=True):
+    """Nothing was recorded: the payment-identifier is bound to another payment, which was settled or may be."""
+
+
+class RecordPayment(Effect["PaymentRecord | IdentifierTaken"], frozen=True):
+    """Put a verified payment on record as RECEIVED, unless its identity is known; the answer is what is on record.
+
+    `identifier` is the scope of its payment-identifier, bound in the same step; empty where it has none.
+    """
 
     record: PaymentRecord
     body: PaymentBody
+    identifier: str = ""
 
 
 class TakePlace(Effect["PaymentRecord | None"], frozen=True):

@@ -15,6 +15,8 @@ from farthing.errors import RemoteProtocolError
 NAME: Final = "payment-identifier"
 ID_MIN_CHARS: Final = 16
 ID_MAX_CHARS: Final = 128
+# The reason of a payment whose id another payment has. The extension says 409 and names no code; this one is ours.
+CONFLICT: Final = "payment_identifier_conflict"
 
 _ID = re.compile(rf"[A-Za-z0-9_-]{{{ID_MIN_CHARS},{ID_MAX_CHARS}}}")
 _PATH = f"$.extensions.{NAME}"

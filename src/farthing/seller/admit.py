@@ -23,6 +23,7 @@ from farthing.networks import KNOWN, Networks
 from farthing.protocol.codec import HEADER_MAX_BYTES
 from farthing.protocol.facilitator import Verify
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse, amount_of
+from farthing.protocol.payment_identifier import CONFLICT
 from farthing.seller import identified
 from farthing.seller import known as known_payment
 from farthing.seller.answers import (
@@ -265,6 +266,9 @@ def _verify(request: Request, read: Read, networks: Networks) -> Flow[Refuse | N
 
 
 def _refused(request: Request, read: Read, reason: str, message: str, networks: Networks) -> Refuse:
+    if reason == CONFLICT:
+        # The first payment under this id may be settled: an offer would have it paid twice.
+        return Refuse(identified.taken())
     settlement = SettlementResponse(
         success=False,
         transaction="",

@@ -14,10 +14,12 @@ from farthing.facilitator.store import (
     AcquireLease,
     CountPayments,
     FailedPayer,
+    FindIdentified,
     FindRecord,
     FindRecordByTransaction,
     FindRecords,
     GivePlaceUp,
+    IdentifierTaken,
     LoadBodies,
     LoadConfirmed,
     LoadDone,
@@ -61,6 +63,20 @@ INSERT INTO payments (
 ON CONFLICT (payment_id) DO NOTHING
 """
 _INSERT_BODY: Final = "INSERT INTO payment_bodies (payment_id, payment, requirements) VALUES (?, ?, ?)"
+# An id is free again where the payment that had it was refused. Of two payments with one id at once, in whatever
+# processes, one is bound: the statement of the other meets its row.
+_BIND_IDENTIFIER: Final = """
+INSERT INTO payment_identifiers (scope, payment_id) VALUES (?, ?)
+ON CONFLICT (scope) DO UPDATE SET payment_id = excluded.payment_id
+WHERE payment_identifiers.payment_id = excluded.payment_id OR EXISTS (
+    SELECT 1 FROM payments p WHERE p.payment_id = payment_identifiers.payment_id AND p.state = 'refused'
+)
+"""
+_FIND_IDENTIFIED: Final = """
+SELECT i.payment_id FROM payment_identifiers i
+LEFT JOIN payments p ON p.payment_id = i.payment_id
+WHERE i.scope = ? AND (p.state IS NULL OR p.state <> 'refused')
+"""
 # A payment recorded under an idempotency key is told to that key alone, so that its place is never free.
 _TAKE_PLACE: Final = """
 UPDATE payments
@@ -118,6 +134,7 @@ class FacilitatorStore:
             LoadConfirmed: self._reading(_load_confirmed),
             LoadFailedPayers: self._reading(_load_failed_payers),
             CountPayments: self._reading(_count_payments),
+            FindIdentified: self._reading(_find_identified),
             RecordPayment: self._writing(_record_payment),
             TakePlace: self._writing(_take_place),
             GivePlaceUp: self._writing(_give_place_up),
@@ -236,8 +253,15 @@ def _count_payments(at: Connection, _effect: CountPayments) -> dict[str, int]:
     return dict(at.execute(query).fetchall())
 
 
-def _record_payment(at: Connection, effect: RecordPayment) -> PaymentRecord:
+def _find_identified(at: Connection, effect: FindIdentified) -> str | None:
+    row = at.execute(_FIND_IDENTIFIED, (effect.scope,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _record_payment(at: Connection, effect: RecordPayment) -> PaymentRecord | IdentifierTaken:
     record = effect.record
+    if effect.identifier and at.execute(_BIND_IDENTIFIER, (effect.identifier, record.payment_id)).rowcount != 1:
+        return IdentifierTaken()
     inserted = at.execute(
         _INSERT_PAYMENT,
         (

@@ -23,6 +23,7 @@ from farthing.facilitator.verify import INVALID_PAYLOAD
 from farthing.protocol.codec import BODY_MAX_BYTES, encode_json
 from farthing.protocol.http import IDEMPOTENCY_KEY
 from farthing.protocol.messages import X402_VERSION, VerifyRequest, VerifyResponse
+from farthing.protocol.payment_identifier import CONFLICT
 from farthing.protocol.versions import CURRENT, VERSIONS, in_all_versions, wire_of_version
 from farthing.protocol.wire import Wire
 from farthing.services.facilitator.auth import LOOPBACK, Tokens
@@ -69,9 +70,10 @@ _versions_decoder = msgspec.json.Decoder(_Versions)
 class _Refused(Exception):
     """A request that ends in problem details; known in this file alone."""
 
-    def __init__(self, kind: str, detail: str, *, path: str = "") -> None:
+    def __init__(self, kind: str, detail: str, *, path: str = "", reason: str = INVALID_PAYLOAD) -> None:
         super().__init__(detail)
         self.kind = kind
+        self.reason = reason
         self.detail = detail
         self.path = path
 
@@ -136,7 +138,7 @@ class _App:
                 self._service.limiter.request(caller)
             return await endpoint(request, caller)
         except _Refused as refused:
-            return _problem(refused.kind, refused.detail, request, members, path=refused.path, reason=INVALID_PAYLOAD)
+            return _problem(refused.kind, refused.detail, request, members, path=refused.path, reason=refused.reason)
         except RateLimited as error:
             reason = UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
             response = _problem("rate-limited", str(error), request, members, reason=reason)
@@ -159,6 +161,7 @@ class _App:
         wire, verdict = _judge_request(body)
         if isinstance(verdict, VerifyRequest):
             response = await self._service.verify_for(caller, verdict.payment_payload, verdict.payment_requirements)
+            _check_identifier(response.invalid_reason, response.invalid_message)
         else:
             response = VerifyResponse(is_valid=False, invalid_reason=verdict[0], invalid_message=verdict[1])
         return Response(wire.encode_verify_response(response), media_type=JSON)
@@ -174,6 +177,7 @@ class _App:
             response = await self._service.settle_as(
                 caller, verdict.payment_payload, verdict.payment_requirements, idempotency_key=key
             )
+            _check_identifier(response.error_reason, response.error_message)
         else:
             response = refusal(*verdict, network="")
         return Response(wire.encode_settlement(response), media_type=JSON)
@@ -204,6 +208,12 @@ class _App:
 
     async def _document(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
         return Response(self._openapi, media_type=JSON)
+
+
+def _check_identifier(reason: str | None, message: str | None) -> None:
+    """Refuse with 409, as the extension has it, where another payment has the payment-identifier."""
+    if reason == CONFLICT:
+        raise _Refused("payment-conflict", message or "", reason=CONFLICT)
 
 
 async def _read_body(request: Request) -> bytes:

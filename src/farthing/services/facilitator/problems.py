@@ -40,6 +40,11 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     ),
     "not-found": (404, "Nothing is known by this name", "Check the payment id or transaction hash."),
     "method-not-allowed": (405, "This method is not offered here", "See /openapi.json."),
+    "payment-conflict": (
+        409,
+        "The payment-identifier is taken",
+        "Have the buyer send the payment that it first sent with this id, or take another id for another purchase.",
+    ),
     "body-too-large": (413, "The request is too large", "Send one payment and its requirements, nothing else."),
     "rate-limited": (
         429,

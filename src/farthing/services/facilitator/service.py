@@ -16,11 +16,12 @@ from farthing.evm.addresses import checksum_address, parse_address
 from farthing.facilitator.answers import outcome_of, status_of
 from farthing.facilitator.desk import Desk, Limits
 from farthing.facilitator.fees import FeeCaps
+from farthing.facilitator.identified import examine_for
 from farthing.facilitator.rates import CheckLimits, CountPayment
 from farthing.facilitator.settle import AwaitOutcome, Call, settle
 from farthing.facilitator.states import CONFIRMED, FINAL, IN_BATCH, READY, RECEIVED, REFUSED
 from farthing.facilitator.store import CountPayments, FindRecord, FindRecordByTransaction, FindRecords, PaymentRecord
-from farthing.facilitator.verify import examine, find_face
+from farthing.facilitator.verify import find_face
 from farthing.flow import Flow, drive_async
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
 from farthing.mechanisms.interface import Refusal
@@ -272,7 +273,7 @@ class FacilitatorService:
         if self.limiter.looks_at_verifications:
             self._check_verifications(caller, payment, requirements)
         try:
-            verification = await self._drive(examine(self.desk, payment, requirements))
+            verification = await self._drive(examine_for(self.desk, caller, payment, requirements))
         except (NodeError, StoreError) as error:
             self.metrics.verifications.labels("unavailable").inc()
             raise FacilitatorUnavailable(str(error)) from error
