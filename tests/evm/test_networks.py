@@ -46,7 +46,9 @@ def test_tokens_are_found_in_any_case_and_by_currency() -> None:
     assert KNOWN.token_for("eip155:42220", "usdt") is not None
     assert KNOWN.token_for("eip155:42220", "EUR") is None
     assert KNOWN.token("eip155:1", usdc.address) is None
-    assert KNOWN.tokens("cloudflare:402") == ()
+    assert KNOWN.tokens("eip155:999999999") == ()
+    (cents,) = KNOWN.tokens("cloudflare:402")
+    assert (cents.address, cents.decimals) == ("USD", 2)
 
 
 def test_a_table_is_extended_into_another_and_never_in_place() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cutter import Cut, Cutter, Rule
+from wire_cutter import Cut, Cutter, Rule
 from selling_town import Counted, Purchase, http_client, town
 
 # Each exchange of a purchase, and how many it takes until one is cut: what the buyer sends once it has paid, and what

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cutter import Cut, Cutter, Rule
+from wire_cutter import Cut, Cutter, Rule
 from farthing_selling import TRANSACTION, found, replaced, success
 from selling_town import AMOUNT, Purchase, http_client, town
 

@@ -195,7 +195,7 @@ def _ask_chain(entry: OpenEntry, ways: Ways) -> Flow[tuple[Verdict, list[Evidenc
 def _read(entry: OpenEntry, tracer: Tracer) -> SignedPayment:
     """Read the signed payload, and hold it to the row that it stands in."""
     purchase = entry.purchase
-    # Version 1 does not say which offer it accepted; the journal does.
+    # The older wire does not say which offer it accepted; the journal does.
     accepted = PaymentRequirements(
         scheme=purchase.scheme,
         network=purchase.network,

@@ -37,7 +37,6 @@ _HERE = "http://127.0.0.1:4030"
 
 clearing = typer.Typer(
     name="clearing",
-    help="The clearing house: take commitments, issue statements, pay payees.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -117,7 +116,13 @@ def _serve(service: Any, config: ClearingConfig, *, as_json: bool) -> None:
 
 @clearing.command("accounts")
 def accounts(*, url: Url = _HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJson = False) -> None:
-    """List payers, with what they owe and may, and payees, with their domains."""
+    """List payers, with what they owe and may, and payees, with their domains.
+
+    \b
+    Examples:
+      farthing clearing accounts
+      farthing clearing accounts --url https://clearing.example --json
+    """  # noqa: D301 - click's mark for lines that are not to be joined
     house = _House(url, token_env)
     for what in ("payers", "payees"):
         _show(house.pages(f"/lists/{what}"), as_json=as_json)
@@ -133,7 +138,13 @@ def window(
     token_env: Token = TOKEN_VARIABLE,
     as_json: AsJson = False,
 ) -> None:
-    """List the clearing windows, or close the one that is open."""
+    """List the clearing windows, or close the one that is open.
+
+    \b
+    Examples:
+      farthing clearing window            which are open, closed, issued
+      farthing clearing window --close    close the open one now, and issue its statements
+    """  # noqa: D301 - click's mark for lines that are not to be joined
     house = _House(url, token_env)
     if close:
         _show([house.ask("POST", "/window/close")], as_json=as_json)
@@ -148,7 +159,13 @@ def statements(
     token_env: Token = TOKEN_VARIABLE,
     as_json: AsJson = False,
 ) -> None:
-    """List statements and where they stand."""
+    """List statements and where they stand.
+
+    \b
+    Examples:
+      farthing clearing statements
+      farthing clearing statements --state issued --json
+    """  # noqa: D301 - click's mark for lines that are not to be joined
     house = _House(url, token_env)
     after = ""
     while page := house.ask("GET", f"/statements?state={quote(state)}&after={quote(after)}"):
@@ -158,7 +175,13 @@ def statements(
 
 @clearing.command("payouts")
 def payouts(*, url: Url = _HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJson = False) -> None:
-    """List payouts to payees."""
+    """List payouts to payees.
+
+    \b
+    Examples:
+      farthing clearing payouts
+      farthing clearing payouts --json
+    """  # noqa: D301 - click's mark for lines that are not to be joined
     _show(_House(url, token_env).pages("/lists/payouts"), as_json=as_json)
 
 
@@ -170,7 +193,12 @@ def proof(
     url: Url = _HERE,
     token_env: Token = TOKEN_VARIABLE,
 ) -> None:
-    """Prove that a line is in a statement, with the payer's own signature: one JSON object, for any verifier."""
+    """Prove that a line is in a statement, with the payer's own signature: one JSON object, for any verifier.
+
+    \b
+    Examples:
+      farthing clearing proof STATEMENT LINE    names as `farthing clearing statements` and its lines give them
+    """  # noqa: D301 - click's mark for lines that are not to be joined
     found = _House(url, token_env).ask("GET", f"/statements/{quote(statement)}/proofs/{quote(line)}")
     print(json.dumps(found, indent=2))
 
