@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire_cutter import Cut, Cutter, Rule
 from selling_town import Counted, Purchase, http_client, town
+from wire_cutter import Cut, Cutter, Rule
 
 # Each exchange of a purchase, and how many it takes until one is cut: what the buyer sends once it has paid, and what
 # the seller asks of its facilitator.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire_cutter import Cut, Cutter, Rule
 from farthing_selling import TRANSACTION, found, replaced, success
 from selling_town import AMOUNT, Purchase, http_client, town
+from wire_cutter import Cut, Cutter, Rule
 
 from farthing.errors import FacilitatorUnavailable
 from farthing.protocol.facilitator import Refused, Unknown, digest_of_key
