@@ -124,6 +124,17 @@ def test_C4_a_commitment_beyond_its_lease_is_owed_all_the_same(new_house: Callab
     assert house.lease(crawler, 1, request="r2").reason == "over_limit"
 
 
+def test_C4_a_line_spends_its_own_payers_lease_alone(new_house: Callable[..., House]) -> None:
+    """Else one payer's pages free another one's credit, which is then given out twice."""
+    house, crawler, other = new_house(), Crawler(), Crawler("https://other.example", b"\x0b" * 32)
+    house.open(crawler, other, credit=10 * DOLLAR)
+    lease = house.lease(crawler, 10 * DOLLAR)
+    house.upload(pack([other.record, other.commit("/a", amount=6 * DOLLAR, lease=lease.lease)]))
+    assert house.payer(crawler).leased == 10 * DOLLAR
+    assert house.lease(crawler, DOLLAR, request="r2").reason == "over_limit"
+    assert house.payer(other).owed == 6 * DOLLAR
+
+
 def test_C4_an_older_life_of_an_edge_gets_no_lease_and_its_uploads_count(new_house: Callable[..., House]) -> None:
     house, crawler = new_house(RULES), Crawler()
     house.open(crawler)

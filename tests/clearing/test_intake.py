@@ -343,6 +343,32 @@ def test_an_upload_says_later_that_an_answer_went_out(house: House) -> None:
     assert (answer.accepted, answer.refused) == (0, ())
 
 
+def test_A1_an_edge_can_not_fill_the_archive_or_speak_for_other_payees(house: House) -> None:
+    crawler, stranger = Crawler(), Crawler("https://stranger.example", b"\x0b" * 32)
+    house.open(crawler, payees={"news": DOMAIN, "blog": "blog.example"})
+    line = crawler.commit(sent=False)
+    house.upload(pack([crawler.record, line]))
+    notes = [Sent(crawler.directory, line.id), Sent(crawler.directory, "sha256:" + "1" * 64)]
+    house.upload(pack([stranger.record, *notes], sequence=2), frozenset({"blog"}))
+    fetch = house.store.database.fetch
+    assert fetch("SELECT directory FROM clearing_keys") == [(crawler.directory,)]
+    assert fetch("SELECT COUNT(*) FROM clearing_sent") == [(0,)]
+    house.upload(pack(notes, sequence=3))
+    assert fetch("SELECT COUNT(*) FROM clearing_sent") == [(1,)]
+
+
+def test_C2_two_promises_under_one_nonce_at_two_edges_are_two(house: House) -> None:
+    """Decision 017: each was signed and served; by the nonce, one payer would read at all edges and pay at one."""
+    crawler = Crawler()
+    house.open(crawler)
+    first = crawler.commit(amount=10_000)
+    twin = Crawler().commit(amount=20_000)
+    assert re.findall('nonce="[^"]+"', first.base) == re.findall('nonce="[^"]+"', twin.base)
+    house.upload(pack([crawler.record, first]))
+    house.upload(pack([twin], edge="edge-2"))
+    assert house.payer(crawler).owed == 30_000
+
+
 def test_names_of_uploads_do_not_run_together() -> None:
     assert upload_key("a", 1, 23) != upload_key("a", 12, 3)
 

@@ -172,8 +172,8 @@ def test_C6_a_returned_payment_moves_the_statement_back_and_its_lines_stay(house
     before = line_ids(house, record)
     accept(house, record)
     house.ask(InstructStatement(record.statement, house.rules, house.now))
-    assert house.ask(ReturnStatement(record.statement, house.rules, house.now)) is True
-    assert house.ask(ReturnStatement(record.statement, house.rules, house.now)) is False
+    assert house.ask(ReturnStatement(record.statement, NOON + 1_000_000, house.rules, house.now)) is True
+    assert house.ask(ReturnStatement(record.statement, NOON + 1_000_000, house.rules, house.now)) is False
     returned = look(house, record)
     assert (returned.state, returned.payment) == ("accepted", "")
     assert house.balances(pending=True) == {}
@@ -296,6 +296,74 @@ def test_C6_a_statement_below_zero_goes_to_the_payers_balance(house: House) -> N
     second = house.ask(ListStatements())[-1]
     assert (second.net, second.state) == (-3 * DOLLAR, "settled")
     assert (house.payer(crawler).prepaid, house.payer(crawler).owed) == (3 * DOLLAR, 0)
+    balanced(house, crawler)
+
+
+@pytest.mark.parametrize("state", ["accepted", "instructed"])
+def test_C6_nothing_is_paid_back_that_was_not_paid(house: House, state: str) -> None:
+    """A payer signs a payment that it has no money for, and disputes: no balance comes of it, no share is held."""
+    crawler, honest = Crawler(), Crawler("https://honest.example", b"\x0b" * 32)
+    house.open(crawler, honest)
+    ours = issued(house, honest)
+    report(house, paid(ours, 3 * DOLLAR))
+    record = accept(house, issued(house, crawler, sent=False, sequence=2))
+    if state == "instructed":
+        house.ask(InstructStatement(record.statement, house.rules, house.now))
+    assert dispute(house, record, line_ids(house, record), "not_delivered") == "payment_under_way"
+    assert (house.total("cleared"), house.total("held")) == (3 * DOLLAR, 0)
+    if state == "accepted":
+        house.ask(InstructStatement(record.statement, house.rules, house.now))
+    # The payment can't settle any more: what is disputed now is not asked for, and nothing is given for it.
+    house.ask(ReturnStatement(record.statement, record.payment_until, house.rules, house.now))
+    assert len(dispute(house, record, line_ids(house, record)[:2], "not_delivered")) == 2
+    assert look(house, record).payable == DOLLAR
+    issued(house, crawler, 1, sequence=3)
+    assert (house.payer(crawler).prepaid, house.payer(crawler).owed) == (0, 2 * DOLLAR)
+    assert house.total("cleared") == 3 * DOLLAR
+    assert sum(house.balances().values()) == 0
+
+
+def test_C6_a_payment_is_returned_that_was_read_and_no_later_one(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    record = accept(house, issued(house, crawler))
+    house.ask(InstructStatement(record.statement, house.rules, house.now))
+    assert house.ask(ReturnStatement(record.statement, record.payment_until, house.rules, house.now)) is True
+    again = accept(house, record, record.payment_until + 1_000)
+    house.ask(InstructStatement(record.statement, house.rules, house.now))
+    # Another process saw the first payment's end, and comes late.
+    assert house.ask(ReturnStatement(record.statement, record.payment_until, house.rules, house.now)) is False
+    assert look(house, record).state == "instructed"
+    assert look(house, record).payment_until == again.payment_until
+
+
+@pytest.mark.parametrize("credit", [0, DOLLAR])
+def test_C6_a_statement_that_is_disputed_whole_asks_for_nothing_and_is_settled(house: House, credit: int) -> None:
+    crawler = Crawler()
+    house.open(crawler)
+    if credit:
+        before = issued(house, crawler, 1)
+        report(house, paid(before, DOLLAR))
+        (opened,) = dispute(house, before, line_ids(house, before))
+        decide(house, opened, granted=True)
+    record = issued(house, crawler, sequence=2)
+    lines = [each for each in line_ids(house, record) if each.startswith("sha256:")]
+    opened = dispute(house, record, lines)
+    assert len(opened) == 3
+    assert (look(house, record).payable, look(house, record).state) == (-credit, "settled")
+    assert (house.total("held"), house.payer(crawler).prepaid) == (3 * DOLLAR, credit)
+    house.now = record.due_at + house.rules.grace_seconds + 1
+    assert house.ask(SuspendOverdue(house.rules, house.now)) == ()
+    balanced(house, crawler)
+    # What is rejected is asked for by the next one.
+    for each in opened:
+        decide(house, each, granted=False)
+    house.run(flows.close(house.desk, force=True))
+    last = house.ask(ListStatements())[-1]
+    assert (last.net, last.state) == (3 * DOLLAR, "issued")
+    report(house, paid(last, 3 * DOLLAR, transaction="0xee"))
+    assert (house.total("held"), house.total("accrued"), house.total("receivable")) == (0, 0, 0)
+    assert house.total("cleared") == 3 * DOLLAR
     balanced(house, crawler)
 
 
@@ -489,4 +557,4 @@ def _do(house: House, crawler: Crawler, step: str, number: int, opened: list[Dis
         accept(house, last)
         house.ask(InstructStatement(last.statement, house.rules, house.now))
     elif step == "return":
-        house.ask(ReturnStatement(last.statement, house.rules, house.now))
+        house.ask(ReturnStatement(last.statement, last.payment_until, house.rules, house.now))

@@ -66,7 +66,7 @@ def reconcile(desk: Desk, rail: Rail, network: str) -> Flow[Round]:
     for record in (yield from ListStatements(state=INSTRUCTED, count_max=STATEMENTS_MAX)):
         # Evidence, not a refusal: the rail's own books are complete beyond the end of the authorisation.
         over = report.complete and record.currency == rail.currency and record.payment_until < report.time_seconds
-        if over and (yield from ReturnStatement(record.statement, desk.rules, now_seconds)):
+        if over and (yield from ReturnStatement(record.statement, record.payment_until, desk.rules, now_seconds)):
             returned.append(record.statement)
     suspended = yield from SuspendOverdue(desk.rules, now_seconds)
     yield from LapseLeases(now_seconds, desk.rules.late_limit_seconds)

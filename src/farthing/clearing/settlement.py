@@ -84,9 +84,13 @@ class InstructStatement(Effect[StatementRecord | None], frozen=True):
 
 
 class ReturnStatement(Effect[bool], frozen=True):
-    """The rail reports that the payment can't settle any more: void the promise."""
+    """The rail reports that the payment that was open until `payment_until` can't settle any more: void the promise.
+
+    False where there is another payment by now.
+    """
 
     statement: str
+    payment_until: int
     rules: Rules
     now_seconds: int
 

@@ -90,7 +90,12 @@ STATEMENT: Final = Machine(
     (
         Move("accept", (ISSUED, ACCEPTED), ACCEPTED, "a payment that fits: amount, treasury, nonce, window, signature"),
         Move("instruct", (ACCEPTED,), INSTRUCTED, "recorded before the rail is asked"),
-        Move("settle", (ISSUED, ACCEPTED, INSTRUCTED), SETTLED, "the rail's own report, and nothing else"),
+        Move(
+            "settle",
+            (ISSUED, ACCEPTED, INSTRUCTED),
+            SETTLED,
+            "the rail's own report; or nothing is asked for (any more)",
+        ),
         Move("return", (INSTRUCTED,), ACCEPTED, "the rail's report that this payment can't settle any more"),
     ),
 )

@@ -27,7 +27,7 @@ from farthing.clearing.intake import (
     Upload,
     serves,
 )
-from farthing.clearing.rules import payer_key, upload_key
+from farthing.clearing.rules import payee_key, payer_key, upload_key
 from farthing.clearing.states import OPEN
 from farthing.clearing.store import FindKeys, LoadUnchecked, RecordCheck, StoredUpload, TakeUpload
 from farthing.errors import StoreError
@@ -49,11 +49,16 @@ _INSERT_UPLOAD: Final = """
 INSERT INTO clearing_uploads (upload, edge, epoch, sequence, digest, window_number, received_at, accepted, answer, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
+# Of agents that have an account: what edges archive of others nobody will ask for.
 _INSERT_KEY: Final = """
-INSERT INTO clearing_keys (directory, thumbprint, record, edge, recorded_at) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO NOTHING
+INSERT INTO clearing_keys (directory, thumbprint, record, edge, recorded_at)
+SELECT directory, ?, ?, ?, ? FROM clearing_payers WHERE directory = ? ON CONFLICT DO NOTHING
 """
-_INSERT_SENT: Final = "INSERT INTO clearing_sent (payer, commitment) VALUES (?, ?) ON CONFLICT DO NOTHING"
+# Of lines of the edge's own payees: nobody else can say that their answers went out.
+_INSERT_SENT: Final = """
+INSERT INTO clearing_sent (payer, commitment) SELECT l.payer, l.commitment FROM clearing_lines l
+WHERE l.payer = ? AND l.commitment = ? AND l.payee IN ({marks}) ON CONFLICT DO NOTHING
+"""
 _LINE_COLUMNS: Final = (
     "payer, commitment, payee, window_number, upload, amount, committed_at, position, flags, resource"
 )
@@ -71,7 +76,10 @@ _INSERTED: Final = """
 SELECT payer, commitment FROM clearing_lines
 WHERE payer = ANY(?::bigint[]) AND commitment = ANY(?::bytea[]) AND upload = ?
 """
-_SPEND_LEASE: Final = "UPDATE clearing_leases SET lines = lines + ?, spent = spent + ? WHERE lease = ? AND edge = ?"
+# Of the payer's own leases: another one's would go on the books as spent, and its credit be given out again.
+_SPEND_LEASE: Final = (
+    "UPDATE clearing_leases SET lines = lines + ?, spent = spent + ? WHERE lease = ? AND edge = ? AND payer = ?"
+)
 _UNCHECKED: Final = """
 SELECT u.upload, u.window_number, u.body FROM clearing_uploads u
 WHERE u.window_number = ? AND u.upload > ? AND u.accepted > 0
@@ -156,7 +164,7 @@ def take_upload(at: Connection, effect: TakeUpload) -> UploadAnswer | None:
     window = open_window_number(at)
     for each in upload.keys:
         record = msgspec.json.encode(each).decode()
-        at.execute(_INSERT_KEY, (each.directory, each.thumbprint, record, header.edge, effect.now_seconds))
+        at.execute(_INSERT_KEY, (each.thumbprint, record, header.edge, effect.now_seconds, each.directory))
     refused = [*upload.refused, *effect.bad]
     rows = _judge(at, effect, window, refused)
     billed = [rows[place] for place in _insert_lines(at, {place: row for place, (row, _) in rows.items()})]
@@ -170,9 +178,10 @@ def take_upload(at: Connection, effect: TakeUpload) -> UploadAnswer | None:
         # Another process took the same upload at this moment: all lines are its, and so is the answer.
         return _known(at, upload)[1]
     _book(at, effect, key, billed)
-    sent = [(payer_key(each.payer), bytes.fromhex(each.id[7:])) for each in upload.sent]
-    if sent:
-        at.executemany(_INSERT_SENT, sent)
+    payees = sorted(map(payee_key, effect.payees))
+    sent = [(payer_key(each.payer), bytes.fromhex(each.id[7:]), *payees) for each in upload.sent]
+    if sent and payees:
+        at.executemany(_INSERT_SENT.format(marks=", ".join("?" * len(payees))), sent)
     return answer
 
 
@@ -266,12 +275,12 @@ def _quoted(text: str) -> str:
 def _book(at: Connection, effect: TakeUpload, key: int, billed: list[tuple[tuple[Any, ...], IntakeLine]]) -> None:
     """One booking for each payer and payee; and what the lines' leases have spent."""
     sums: dict[tuple[str, int, int], int] = {}
-    leases: dict[str, list[int]] = {}
+    leases: dict[tuple[str, int], list[int]] = {}
     for row, line in billed:
         place = (line.currency, row[0], row[2])
         sums[place] = sums.get(place, 0) + line.amount
         if line.lease:
-            spent = leases.setdefault(line.lease, [0, 0])
+            spent = leases.setdefault((line.lease, row[0]), [0, 0])
             spent[0] += 1
             spent[1] += line.amount
     network = effect.rules.network
@@ -281,9 +290,9 @@ def _book(at: Connection, effect: TakeUpload, key: int, billed: list[tuple[tuple
         if amount > 0
     ]
     book(at, bookings, effect.now_seconds)
-    for lease in sorted(leases):
-        count, amount = leases[lease]
-        at.execute(_SPEND_LEASE, (count, amount, lease, effect.upload.header.edge))
+    for lease, payer in sorted(leases):
+        count, amount = leases[lease, payer]
+        at.execute(_SPEND_LEASE, (count, amount, lease, effect.upload.header.edge, payer))
 
 
 def find_keys(at: Connection, effect: FindKeys) -> dict[tuple[str, str], KeyRecord]:

@@ -63,8 +63,8 @@ _INSERT_DISPUTE: Final = """
 INSERT INTO clearing_disputes (dispute, statement, payer, payee, line, resource, line_time, amount, reason, evidence,
     state, was_paid, opened_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
-# Of a statement that the payer has not accepted yet: what is disputed is not asked for.
-_HOLD: Final = f"UPDATE clearing_statements SET disputed = disputed + ? WHERE statement = ? AND state = '{ISSUED}'"
+# Of a statement that is not paid yet: what is disputed is not asked for.
+_HOLD: Final = f"UPDATE clearing_statements SET disputed = disputed + ? WHERE statement = ? AND state <> '{SETTLED}'"
 _LOCK_STATEMENT: Final = "UPDATE clearing_statements SET state = state WHERE statement = ?"
 _WAS_SENT: Final = """
 SELECT 1 FROM clearing_lines l WHERE l.payer = ? AND l.commitment = ? AND (l.flags % 2 = 1 OR EXISTS (
@@ -87,7 +87,7 @@ WHERE statement = ? AND state IN ({_SOURCES["instruct"]}) AND payment <> ''
 """
 _RETURN: Final = f"""
 UPDATE clearing_statements SET state = '{ACCEPTED}', payment = '', payment_until = 0
-WHERE statement = ? AND state IN ({_SOURCES["return"]})
+WHERE statement = ? AND state IN ({_SOURCES["return"]}) AND payment_until = ?
 """
 _TAKE_BALANCE: Final = "UPDATE clearing_payers SET prepaid = prepaid WHERE payer = ? AND prepaid >= ?"
 _INSERT_MOVEMENT: Final = """
@@ -159,15 +159,20 @@ def list_disputes(at: Connection, effect: ListDisputes) -> tuple[Dispute, ...]:
 
 
 def open_disputes(at: Connection, effect: OpenDisputes) -> tuple[Dispute, ...] | str:
-    """Perform `OpenDisputes`: each line once; what the edge never sent is granted at once (PROTOCOL)."""
+    """Perform `OpenDisputes`: each line once; what the edge never sent is granted at once (PROTOCOL).
+
+    Not while a payment is under way, whose sum is fixed: only what was paid may be paid back (C6).
+    """
     at.execute(_LOCK_STATEMENT, (effect.statement,))
     record = find_statement(at, FindStatement(effect.statement))
     if record is None:
         return "not_found"
     if effect.now_seconds > record.dispute_until:
         return "too_late"
+    was_paid = record.state == SETTLED
+    if record.payment and not was_paid:
+        return "payment_under_way"
     books = Books(effect.rules.network, record.currency)
-    was_paid = record.state != ISSUED
     opened: list[Dispute] = []
     for asked, line in effect.lines:
         dispute = f"{effect.statement}.{hashlib.sha256(asked.id.encode()).hexdigest()[:_DISPUTE_DIGITS]}"
@@ -187,7 +192,20 @@ def open_disputes(at: Connection, effect: OpenDisputes) -> tuple[Dispute, ...] |
         found = _find_dispute(at, dispute)
         if found is not None:
             opened.append(found)
+    if not was_paid:
+        _settle_if_nothing_is_left(at, effect, books)
     return tuple(opened)
+
+
+def _settle_if_nothing_is_left(at: Connection, effect: OpenDisputes, books: Books) -> None:
+    """Settle a statement of which all is disputed: no rail moves nothing, and nobody is overdue with it."""
+    record = find_statement(at, FindStatement(effect.statement))
+    if record is None or record.payable > 0:
+        return
+    if record.payable < 0:
+        note = books.credit_note(record.statement, record.payer, -record.payable)
+        book(at, [note], effect.now_seconds)
+    settle_statement(at, record.statement, books, "", effect.now_seconds)
 
 
 def _payee_of(at: Connection, name: str) -> int:
@@ -245,7 +263,7 @@ def instruct_statement(at: Connection, effect: InstructStatement) -> StatementRe
 
 def return_statement(at: Connection, effect: ReturnStatement) -> bool:
     """Perform `ReturnStatement`."""
-    if at.execute(_RETURN, (effect.statement,)).rowcount != 1:
+    if at.execute(_RETURN, (effect.statement, effect.payment_until)).rowcount != 1:
         return False
     record = find_statement(at, FindStatement(effect.statement))
     if record is not None:
