@@ -138,6 +138,8 @@ class Crawl(msgspec.Struct, kw_only=True):
             "DOWNLOAD_MAXSIZE": PAGE_MAX_BYTES,
             "DOWNLOAD_TIMEOUT": TIMEOUT_SECONDS,
             "RETRY_TIMES": RETRIES_MAX,
+            # Workers that Scrapy starts for what each page yields, a hundred by default; ours yields links alone.
+            "CONCURRENT_ITEMS": 1,
             "DEPTH_LIMIT": self.depth_max,
             "TELNETCONSOLE_ENABLED": False,
             "LOG_ENABLED": False,
