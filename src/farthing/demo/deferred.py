@@ -7,7 +7,6 @@ are paid out.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -21,6 +20,8 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
+from farthing.buyer.audit_flow import Conclusion
+from farthing.clients.statements import Auditor
 from farthing.demo import deferred_parts, parts
 from farthing.demo.deferred_books import (
     SETTLED,
@@ -32,16 +33,16 @@ from farthing.demo.deferred_books import (
     transfers_by_receiver,
 )
 from farthing.demo.deferred_parts import NETWORK, PRICE, Crawled, House
-from farthing.demo.deferred_paying import pay
 from farthing.demo.deferred_sites import NAMES, SitesOpened
 from farthing.demo.deferred_story import DeferredStory
 from farthing.demo.reconcile import show_address, transfers
 from farthing.demo.run import ENVIRONMENT, interruptible, node_of
+from farthing.demo.shop import networks_with
 from farthing.errors import ConfigError
 from farthing.evm.signatures import PrivateKey
 from farthing.money import show_atomic
 from farthing.protocol.signed_statements import open_statement
-from farthing.protocol.statements import Statement, StatementStatus
+from farthing.protocol.statements import Statement
 from farthing.services.devnet import Devnet, NodeName, start_devnet
 from farthing.world.keys import LocalSigner
 
@@ -56,6 +57,8 @@ _ROOM: Final = 2
 _LEASES_ATOMIC: Final = 20_000_000
 # Payees as offers name them, by the publishers' order.
 _PAYEES: Final = ("gull", "harbour")
+# What the auditor says of a statement that the clearing house has a payment for.
+_PAID: Final = frozenset({"paid", "settled"})
 # What a wait may take on a loaded machine: uploads, a payment, payouts; each takes a second or two.
 _WAIT_SECONDS: Final = 120.0
 _LOOK_SECONDS: Final = 0.25
@@ -91,6 +94,7 @@ class _Town:
         self._agent_key = secrets.token_bytes(32)
         self._signer = LocalSigner(secrets.token_bytes(32))
         self._publishers = {payee: PrivateKey(secrets.token_bytes(32)).address for payee in _PAYEES}
+        self._auditor: Auditor
         self._devnet: Devnet
         self._house: House
         self._sites: SitesOpened
@@ -107,12 +111,16 @@ class _Town:
 
         crawled = self._crawl(cost)
         statements = self._close_window()
-        for statement, status in statements:
-            self._pay(statement, status)
+        self._story.chapter("The payer audits and pays", "one authorisation in all")
+        self._auditor = self._stack.enter_context(self._hire())
+        for statement in statements:
+            self._pay(statement)
         self._wait_paid_out()
+        # The journal learns of it as it learns of everything: the house names a transaction.
+        settled = [self._auditor.pay(each.id) for each in statements]
 
         after = {name: devnet.usdc_balance(address) for name, address in accounts.items()}
-        books = self._compare(crawled, [each for each, _ in statements], before, after)
+        books = self._compare(crawled, statements, settled, before, after)
         for transaction in books.transactions:
             receipt = devnet.rpc("eth_getTransactionReceipt", transaction)
             moved = [(show_address(each.from_), show_address(each.to), each.value) for each in transfers(receipt)]
@@ -227,26 +235,45 @@ class _Town:
             story.detail("not read", f"{count:,}: {reason}")
         return crawled
 
-    def _close_window(self) -> list[tuple[Statement, StatementStatus]]:
+    def _close_window(self) -> list[Statement]:
         story, house = self._story, self._house
         story.chapter("The window closes", "by the operator; else once a day")
         self._wait(lambda: not any(deferred_parts.health(url)["waiting"] for url in self._edges), "the edges' uploads")
         story.detail("edges", "all that they logged is uploaded")
         house.ask("POST", "/window/close")
-        found: list[tuple[Statement, StatementStatus]] = []
+        found: list[Statement] = []
         for each in house.ask("GET", "/statements"):
             answer = house.ask("GET", f"/statements/{each['statement']}")
             statement, *_ = open_statement(answer["jws"])
             story.statement(answer["status"], msgspec.to_builtins(statement))
-            found.append((statement, msgspec.convert(answer["status"], StatementStatus)))
+            found.append(statement)
         return found
 
-    def _pay(self, statement: Statement, status: StatementStatus) -> None:
-        self._story.chapter("The payer audits and pays", "one authorisation in all")
+    def _pay(self, statement: Statement) -> None:
+        self._story.audited(self._auditor.audit(statement.id))
+        conclusion = self._auditor.pay(statement.id)
+        self._story.concluded(conclusion)
+        if conclusion.outcome not in _PAID:
+            message = f"The statement {statement.id} was not paid: {conclusion.outcome} {conclusion.reason}."
+            raise parts.PartFailed(message)
+
+    def _hire(self) -> Auditor:
         asked = {"name": "crawler", "role": "payer", "subject": self._sites.agent}
         token = self._house.ask("POST", "/tokens", asked)["token"]
-        with contextlib.closing(House(self._house.url, self._house.treasury, token)) as house:
-            pay(house, statement, status, self._signer, self._devnet)
+        ceiling = show_atomic(self._pages * _PRICE_ATOMIC * _ROOM, _DECIMALS)
+        return Auditor(
+            self._house.url,
+            token,
+            payer=self._sites.agent,
+            network=NETWORK,
+            journal=deferred_parts.journal_path(self._folder),
+            signer=self._signer,
+            networks=networks_with(self._devnet.network, self._devnet.usdc),
+            rail_networks=[self._devnet.network],
+            per_statement=ceiling,
+            per_window=ceiling,
+            treasury=self._house.treasury,
+        )
 
     def _wait_paid_out(self) -> None:
         self._story.chapter("Settlement", "only the chain says that money moved")
@@ -266,7 +293,12 @@ class _Town:
         self._story.detail("state", "the statement and both payouts are settled")
 
     def _compare(
-        self, crawled: Crawled, statements: list[Statement], before: dict[str, int], after: dict[str, int]
+        self,
+        crawled: Crawled,
+        statements: list[Statement],
+        settled: list[Conclusion],
+        before: dict[str, int],
+        after: dict[str, int],
     ) -> Books:
         house, devnet = self._house, self._devnet
         facts = Facts(
@@ -274,6 +306,7 @@ class _Town:
             promised=promises_of(deferred_parts.journal_path(self._folder)),
             lines=tuple(line for each in statements for line in house.lines(each.id)),
             net=sum(int(each.net) for each in statements),
+            settled_by=tuple(each.transaction for each in settled if each.outcome == SETTLED),
             publishers=self._publishers,
             paid=before["crawler"] - after["crawler"],
             earned={payee: after[payee] - before[payee] for payee in _PAYEES},

@@ -41,7 +41,8 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is compared. Amounts in atomic units; `publishers` are addresses by the payee's name.
 
-    `kept` are the payment ids of the pages on the crawler's list; `lines` are those of all statements; `paid` and
+    `kept` are the payment ids of the pages on the crawler's list; `lines` are those of all statements, which the
+    payer's auditor holds for settled by `settled_by` (hashes of transactions); `paid` and
     `earned` are changes of balances; `transfers_in` went from the payer to the treasury, `transfers_out` from the
     treasury, both by transaction and receiver.
     """
@@ -50,6 +51,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     promised: tuple[Promised, ...]
     lines: tuple[Mapping[str, str], ...]
     net: int
+    settled_by: tuple[str, ...]
     publishers: Mapping[str, str]
     paid: int
     earned: Mapping[str, int]
@@ -103,6 +105,7 @@ def compare(facts: Facts) -> Books:
         *_unequal("the statement", facts.net, "Transfer logs to the treasury", came),
         *_unequal("Transfer logs to the treasury", came, "what left the crawler's account", facts.paid),
         *_unequal("Transfer logs to the treasury", came, "Transfer logs to the publishers", went),
+        *_unsettled(facts),
         *(f"the treasury is not who was paid: {each}" for _, each in facts.transfers_in if each != facts.treasury),
         *_unequal("the clearing house's debits", sum(facts.house.values()), "its credits", 0),
         *([f"the clearing house still has {len(facts.pending)} accounts with promised money"] if facts.pending else []),
@@ -122,6 +125,11 @@ def compare(facts: Facts) -> Books:
         transactions=tuple(dict.fromkeys(each for each, _ in (*facts.transfers_in, *facts.transfers_out))),
         faults=tuple(faults),
     )
+
+
+def _unsettled(facts: Facts) -> list[str]:
+    said, moved = set(facts.settled_by), {transaction for transaction, _ in facts.transfers_in}
+    return [] if said == moved else ["the transactions that the auditor holds for settled are not those that paid"]
 
 
 def _unequal(one: str, amount: int, other: str, amount_other: int) -> list[str]:

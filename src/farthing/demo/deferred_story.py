@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from farthing.buyer.audit_flow import Audit, Conclusion
 from farthing.demo.deferred_books import Books
 from farthing.demo.story import Story
 
@@ -55,18 +56,27 @@ class DeferredStory(Story):
 
         yield tell
 
-    def commitment(self, url: str, line: Mapping[str, str], header_bytes: int) -> None:
-        """Show one promise, as it stands in the journal."""
-        self._line("yellow", "✎", f"one of them: {escape(url)}")
-        self._detail("promise", f"{line['id']}, {self.money(int(line['charged']))} to {line['payee']}")
-        self._detail("", f"signed with its request (RFC 9421, Ed25519), {header_bytes:,} bytes of headers")
-
     def statement(self, status: Mapping[str, Any], statement: Mapping[str, Any]) -> None:
         """Show a statement."""
         self._line("blue", "§", f"statement {statement['id']} for {escape(statement['payer'])}")
         self._detail("lines", f"{statement['count']:,}, {self.money(int(statement['net']))}")
         self._detail("root", f"{statement['root']}")
         self._detail("state", f"{status['state']}, {self.money(int(status['payable']))} to pay")
+
+    def audited(self, audit: Audit) -> None:
+        """Show what the payer's auditor found."""
+        if audit.fault is not None:
+            self.detail("refused", f"{audit.fault.code}: {audit.fault.detail}")
+            return
+        judged = f"{len(audit.disputes):,} disputed" if audit.disputes else "all as promised"
+        self.detail("audit", f"signature, root and {audit.count:,} lines against the journal: {judged}")
+        for each in audit.disputes:
+            self.detail("disputed", f"{each.line}: {each.reason}")
+
+    def concluded(self, conclusion: Conclusion) -> None:
+        """Show what came of a statement."""
+        told = f" {conclusion.reason} {conclusion.detail}".rstrip()
+        self.detail(conclusion.outcome, f"{self.money(conclusion.amount)}, one EIP-3009 authorisation{told}")
 
     def reconciled(self, books: Books) -> None:
         """Show what each book says, and whether they agree."""
