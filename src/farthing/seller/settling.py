@@ -30,6 +30,7 @@ from farthing.seller.answers import (
     payment_failed,
     problem,
 )
+from farthing.seller.looking import EXPIRED, by_chain
 from farthing.seller.states import PaymentFlow, State
 from farthing.seller.store import Advance, FetchResponse, IsOurs, Known, LedgerEntry, StoredResponse, TakesKeys
 from farthing.seller.ticket import Deliver, Refuse, Release, Serve, Ticket
@@ -48,9 +49,6 @@ RECHECK_SECONDS: Final = 2
 # How a facilitator names the states in which the payment is on chain, or will never be (`docs/facilitator.md`).
 _FOUND_SETTLED: Final = frozenset({"confirmed", "final", "settled"})
 _FOUND_REFUSED: Final = frozenset({"refused"})
-
-# The reason of a payment whose window ended before it was settled, by the protocol's name of it.
-EXPIRED: Final = "invalid_exact_evm_payload_authorization_valid_before"
 
 Held = Literal["held"]
 
@@ -198,7 +196,8 @@ def reconcile(ticket: Ticket, found: Known) -> Flow[Serve | Deliver | Refuse]:
     try:
         status = yield from FindPayment(ticket.payment_id)
     except FacilitatorUnavailable:
-        return Refuse(pending(ticket, found.transaction))
+        shown = yield from by_chain(ticket, found)
+        return (yield from book(ticket, State.UNKNOWN, shown, (yield from _kept(ticket))))
     response = yield from _kept(ticket)
     if status is None:
         return (yield from _settle_again(ticket, response, found, known_there=False))
@@ -267,7 +266,7 @@ def _settle_again(
         return Refuse(pending(ticket, found.transaction))
     # Without keys a repeat is refused *because* the payment settled: asking would only blur what is known.
     if nothing_to_deliver or not (yield from TakesKeys()):
-        return Refuse(pending(ticket, found.transaction))
+        return (yield from book(ticket, State.UNKNOWN, (yield from by_chain(ticket, found)), response))
     moved = yield from Advance(
         ticket.payment_id,
         ticket.epoch,

@@ -19,7 +19,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 from urllib.parse import unquote_plus
@@ -59,6 +59,7 @@ from farthing.seller.states import PaymentFlow
 from farthing.seller.ticket import Verdict
 from farthing.servers.caretaking import Caretaker
 from farthing.servers.edge import CREDIT_PREFIX, Edge
+from farthing.servers.looking import Looking
 from farthing.servers.marks import AppRoute, Mark, app_routes, paid_mark
 from farthing.servers.verifying import NoFacilitator, Verifying
 from farthing.world.performers import Performer, system_handlers
@@ -88,7 +89,8 @@ class Seller:
     `store` is the path of a SQLite file, or the URL of a database (`postgresql://user@host/name`), by default
     $FARTHING_STORE; large answers are spooled in `spool_folder` (`SellerStore`). `accepts` names several ways to be
     paid at once (`Terms`); `networks` is the table of networks and tokens; `edge` takes commitments, for routes with
-    terms on its clearing network. Raises `ConfigError` for what can't work, where it is written.
+    terms on its clearing network; `nodes` gives by network the URLs of its nodes, which are asked about payments whose
+    facilitator does not tell. Raises `ConfigError` for what can't work, where it is written.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Seller:
         edge: Edge | None = None,
         request_body_max_bytes: int = REQUEST_BODY_MAX_BYTES,
         spool_folder: str | Path | None = None,
+        nodes: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Check what can be checked without asking anybody, and open the store."""
         self.base_url = check_base_url(base_url)
@@ -125,7 +128,8 @@ class Seller:
         self.facilitator: Facilitator = NoFacilitator() if facilitator is None else facilitator
         verifying = Verifying(self.facilitator, self._kinds, self.store.name)
         on_credit = {} if edge is None else edge.handlers()
-        self.performer = Performer({**system_handlers(), **self.store.handlers(), **verifying.handlers(), **on_credit})
+        asking = {**verifying.handlers(), **Looking(nodes or {}).handlers()}
+        self.performer = Performer({**system_handlers(), **self.store.handlers(), **asking, **on_credit})
         self._caretaker = Caretaker(self.store, self.performer)
 
     def close(self) -> None:
