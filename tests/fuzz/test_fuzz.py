@@ -14,7 +14,7 @@ from targets import AUTHORIZATION, EXACT, TARGETS
 
 HERE = Path(__file__).parent
 # A target's share of a run of the suite: enough for some hundred thousand inputs where it is asked for.
-SECONDS = os.environ.get("FARTHING_FUZZ_SECONDS", "8" if os.environ.get("FARTHING_REQUIRE_ALL") else "2")
+SECONDS = os.environ.get("FARTHING_FUZZ_SECONDS", "5" if os.environ.get("FARTHING_REQUIRE_ALL") else "2")
 ENGINES = ("atheris", "hypothesis") if sys.platform == "linux" else ("hypothesis",)
 
 

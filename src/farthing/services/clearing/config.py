@@ -6,7 +6,6 @@ A secret is never written in the file: it names environment variables or private
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,22 +15,16 @@ import msgspec
 from farthing.clearing.rules import Rules
 from farthing.errors import ConfigError
 from farthing.networks import KNOWN, Network, Networks, Token, eip155_chain_id
+from farthing.services.tables import Table, read_table, read_text
 from farthing.signatures.keys import SigningKey
 from farthing.world.keys import LocalSigner, signer_from_env, signer_from_file
 
-# A configuration is a page of text.
-CONFIG_MAX_BYTES: Final = 1_000_000
 TOKEN_MIN_CHARS: Final = 16
 KEY_FILE_MAX_BYTES: Final = 256
 _KEY = re.compile(r"(?:0x)?([0-9a-fA-F]{64})\s*")
-_WHERE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<path>[^`]*)`\Z", re.DOTALL)
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file: what is not known is a mistake, most often a spelling."""
-
-
-class TokenEntry(_Table, frozen=True):
+class TokenEntry(Table, frozen=True):
     """An operator's bearer token; those of edges, payers and payees are made by operators and kept in the store."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9._-]+\Z")]
@@ -39,7 +32,7 @@ class TokenEntry(_Table, frozen=True):
     sha256: str = ""
 
 
-class ServerTable(_Table, frozen=True):
+class ServerTable(Table, frozen=True):
     """Where the service listens. Port 0 takes a free one. Every door but the public ones asks for a token."""
 
     operators: Annotated[tuple[TokenEntry, ...], msgspec.Meta(min_length=1, max_length=64)]
@@ -47,14 +40,14 @@ class ServerTable(_Table, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 4030
 
 
-class KeyTable(_Table, frozen=True):
+class KeyTable(Table, frozen=True):
     """A key: its environment variable, or the private file that holds it (64 hexadecimal digits)."""
 
     key_env: str = ""
     key_file: str = ""
 
 
-class AssetTable(_Table, frozen=True):
+class AssetTable(Table, frozen=True):
     """A token that Farthing's own table does not know."""
 
     address: str
@@ -65,7 +58,7 @@ class AssetTable(_Table, frozen=True):
     currency: str = "USD"
 
 
-class UsdcTable(_Table, frozen=True):
+class UsdcTable(Table, frozen=True):
     """The rail `usdc`: the chain, the token, the treasury's key, and the facilitator that settles.
 
     `one_to_one` says that one unit of `currency` is one of the token: whoever runs a house says so explicitly.
@@ -84,7 +77,7 @@ class UsdcTable(_Table, frozen=True):
     first_block: int | None = None
 
 
-class ClearingConfig(_Table, frozen=True):
+class ClearingConfig(Table, frozen=True):
     """The whole file. `tick_seconds` is how often windows, rails and payouts are looked after."""
 
     server: ServerTable
@@ -99,29 +92,12 @@ class ClearingConfig(_Table, frozen=True):
 
 def load_config(path: Path) -> ClearingConfig:
     """Read and check a file. Raises `ConfigError` that names file, field and what to do."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        message = f"{path} can't be read: {error.strerror}."
-        raise ConfigError(message) from None
-    if len(text) > CONFIG_MAX_BYTES:
-        message = f"{path} has {len(text)} bytes; a configuration has at most {CONFIG_MAX_BYTES}."
-        raise ConfigError(message)
-    return read_config(text.decode("utf-8", "replace"), where=str(path))
+    return read_config(read_text(path), where=str(path))
 
 
 def read_config(text: str, *, where: str = "configuration") -> ClearingConfig:
     """Read a configuration's text. Raises `ConfigError` that names the field."""
-    try:
-        config = msgspec.convert(tomllib.loads(text), ClearingConfig)
-    except tomllib.TOMLDecodeError as error:
-        message = f"{where}: not TOML: {error}"
-        raise ConfigError(message) from None
-    except msgspec.ValidationError as error:
-        found = _WHERE.match(str(error))
-        what, field = (found["what"], found["path"]) if found else (str(error), "")
-        message = f"{where} [{field}]: {what}" if field else f"{where}: {what}"
-        raise ConfigError(message) from None
+    config = read_table(text, ClearingConfig, where=where)
     if eip155_chain_id(config.usdc.network) is None:
         message = f"{where} [usdc.network]: {config.usdc.network!r} is no EIP-155 network; write it like 'eip155:8453'."
         raise ConfigError(message)

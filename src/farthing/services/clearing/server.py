@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
 
-from farthing.errors import ConfigError
 from farthing.services.clearing.app import make_app
 from farthing.services.clearing.callers import Operators
 from farthing.services.clearing.service import ClearingService
+from farthing.services.listening import Server, listen
 
 # For the bytes of answers that are ready when the end begins.
 _SHUTDOWN_SECONDS: Final = 5
@@ -22,23 +20,6 @@ _BACKLOG: Final = 256
 # Edges upload every few seconds over connections that stay.
 _KEEP_ALIVE_SECONDS: Final = 30
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever runs it, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
 
 
 async def serve(
@@ -54,10 +35,10 @@ async def serve(
 
     Raises `ConfigError` where the address can't be had.
     """
-    listening = _listen(host, port)
+    listening = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}"
-    server = _Server(
+    server = Server(
         uvicorn.Config(
             make_app(service, operators),
             lifespan="off",
@@ -85,15 +66,3 @@ async def serve(
         await service.aclose()
         for number in _SIGNALS if signals else ():
             loop.remove_signal_handler(number)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        message = f"[server] {host}:{port} can't be listened on: {error.strerror}. Choose another port, or 0 for any."
-        raise ConfigError(message) from None
-    return listening

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,23 +13,17 @@ import msgspec
 from farthing.errors import ConfigError
 from farthing.protocol.clearing import Label
 from farthing.servers.edge import OFFLINE_LIMIT_SECONDS
+from farthing.services.tables import Table, read_table, read_text
 from farthing.signatures.keys import SigningKey
 from farthing.world.edge_credit import LEASE_AMOUNT_DEFAULT, LEASE_SECONDS_DEFAULT
 from farthing.world.keys import read_private_file
 
-# A configuration is a page of text, with a line for each route.
-CONFIG_MAX_BYTES: Final = 1_000_000
 ROUTES_MAX: Final = 1_000
 _KEY_FILE_MAX_BYTES: Final = 256
 _KEY = re.compile(r"(?:0x)?([0-9a-fA-F]{64})\s*")
-_WHERE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<path>[^`]*)`\Z", re.DOTALL)
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file: what is not known is a mistake, most often a spelling."""
-
-
-class ClearingTable(_Table, frozen=True):
+class ClearingTable(Table, frozen=True):
     """The clearing house: its URL, its network, the edge's token (an environment variable), and who is paid."""
 
     url: str
@@ -45,21 +38,21 @@ class ClearingTable(_Table, frozen=True):
     offline_limit_seconds: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = int(OFFLINE_LIMIT_SECONDS)
 
 
-class ReceiptsTable(_Table, frozen=True):
+class ReceiptsTable(Table, frozen=True):
     """The Ed25519 key that signs receipts: its environment variable, or the private file with it."""
 
     key_env: str = ""
     key_file: str = ""
 
 
-class UpstreamTable(_Table, frozen=True):
+class UpstreamTable(Table, frozen=True):
     """The site behind: its URL, and how long it may take to begin its answer."""
 
     url: str
     timeout_seconds: Annotated[int, msgspec.Meta(ge=1, le=3_600)] = 60
 
 
-class RouteTable(_Table, frozen=True):
+class RouteTable(Table, frozen=True):
     """A price: `route = "GET /articles/{id}"`, `price = "$0.001"`."""
 
     route: str
@@ -67,7 +60,7 @@ class RouteTable(_Table, frozen=True):
     description: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
-class ServerTable(_Table, frozen=True):
+class ServerTable(Table, frozen=True):
     """Where it listens. Port 0 takes a free one; with `reuse_port` several processes share one port."""
 
     host: str = "127.0.0.1"
@@ -75,14 +68,14 @@ class ServerTable(_Table, frozen=True):
     reuse_port: bool = False
 
 
-class DirectoriesTable(_Table, frozen=True):
+class DirectoriesTable(Table, frozen=True):
     """Key directories: `allowed` names origins that may be private or plain http (a test's, a demo's)."""
 
     allowed: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     require_signed: bool = True
 
 
-class EdgeConfig(_Table, frozen=True):
+class EdgeConfig(Table, frozen=True):
     """The whole file."""
 
     name: Label
@@ -98,29 +91,12 @@ class EdgeConfig(_Table, frozen=True):
 
 def load_config(path: Path) -> EdgeConfig:
     """Read and check a file. Raises `ConfigError` that names file, field and what to do."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        message = f"{path} can't be read: {error.strerror}."
-        raise ConfigError(message) from None
-    if len(text) > CONFIG_MAX_BYTES:
-        message = f"{path} has {len(text)} bytes; a configuration has at most {CONFIG_MAX_BYTES}."
-        raise ConfigError(message)
-    return read_config(text.decode("utf-8", "replace"), where=str(path))
+    return read_config(read_text(path), where=str(path))
 
 
 def read_config(text: str, *, where: str = "configuration") -> EdgeConfig:
     """Read a configuration's text. Raises `ConfigError` that names the field."""
-    try:
-        return msgspec.convert(tomllib.loads(text), EdgeConfig)
-    except tomllib.TOMLDecodeError as error:
-        message = f"{where}: not TOML: {error}"
-        raise ConfigError(message) from None
-    except msgspec.ValidationError as error:
-        found = _WHERE.match(str(error))
-        what, field = (found["what"], found["path"]) if found else (str(error), "")
-        message = f"{where} [{field}]: {what}" if field else f"{where}: {what}"
-        raise ConfigError(message) from None
+    return read_table(text, EdgeConfig, where=where)
 
 
 def receipt_key_of(table: ReceiptsTable, environment: Mapping[str, str] | None = None) -> SigningKey:

@@ -5,8 +5,6 @@ A secret is never written in the file: it names environment variables, a private
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -19,24 +17,18 @@ from farthing.evm.addresses import AddressInvalid, parse_address
 from farthing.facilitator.desk import Limits
 from farthing.facilitator.fees import FeeCaps
 from farthing.networks import KNOWN, Network, Networks, Token, eip155_chain_id
+from farthing.services.tables import Table, read_table, read_text
 from farthing.world.keys import LocalSigner, signer_from_env, signer_from_file
 
-# A configuration is a page of text.
-CONFIG_MAX_BYTES: Final = 1_000_000
 TOKEN_MIN_CHARS: Final = 16
 # Each is code of a stranger's that is run at our cost; a network has a handful of wallets' factories.
 FACTORIES_MAX: Final = 64
 # Hot wallets: each is watched and funded, and a handful fills a chain's blocks.
 WALLETS_MAX: Final = 16
 _GWEI: Final = Decimal(10**9)
-_WHERE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<path>[^`]*)`\Z", re.DOTALL)
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file: what is not known is a mistake, most often a spelling."""
-
-
-class TokenEntry(_Table, frozen=True):
+class TokenEntry(Table, frozen=True):
     """A bearer token: `name` shows in the log; the token itself is in the environment, or only its SHA-256 is known."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9._-]+\Z")]
@@ -44,7 +36,7 @@ class TokenEntry(_Table, frozen=True):
     sha256: str = ""
 
 
-class ServerTable(_Table, frozen=True):
+class ServerTable(Table, frozen=True):
     """Where the service listens. Port 0 takes a free one. Without tokens only loopback is allowed."""
 
     host: str = "127.0.0.1"
@@ -52,21 +44,21 @@ class ServerTable(_Table, frozen=True):
     tokens: tuple[TokenEntry, ...] = ()
 
 
-class WalletTable(_Table, frozen=True):
+class WalletTable(Table, frozen=True):
     """A hot wallet that pays for gas: its key's environment variable, or the private file that holds it."""
 
     key_env: str = ""
     key_file: str = ""
 
 
-class FeesTable(_Table, frozen=True):
+class FeesTable(Table, frozen=True):
     """The absolute cap of a transaction's fee, and the tip that is offered first, in gwei a unit of gas."""
 
     max_fee_per_gas_gwei: str = "10"
     priority_fee_per_gas_gwei: str = "0.01"
 
 
-class AssetTable(_Table, frozen=True):
+class AssetTable(Table, frozen=True):
     """A token that Farthing's own table does not know."""
 
     address: str
@@ -77,7 +69,7 @@ class AssetTable(_Table, frozen=True):
     currency: str = "USD"
 
 
-class NetworkTable(_Table, frozen=True):
+class NetworkTable(Table, frozen=True):
     """A network: its CAIP-2 name, its node's URLs (`env:NAME` for one with a key in it), and the tokens it settles.
 
     `tokens` are symbols or addresses of known tokens (all of them by default); `token` tables bring others.
@@ -93,7 +85,7 @@ class NetworkTable(_Table, frozen=True):
     wallet_factories: Annotated[tuple[str, ...], msgspec.Meta(max_length=FACTORIES_MAX)] = ()
 
 
-class Config(_Table, frozen=True):
+class Config(Table, frozen=True):
     """The whole file. One `[wallet]`, or several as `[[wallet]]`: payments are spread over them."""
 
     wallet: WalletTable | Annotated[tuple[WalletTable, ...], msgspec.Meta(min_length=1, max_length=WALLETS_MAX)]
@@ -106,49 +98,18 @@ class Config(_Table, frozen=True):
 
 def load_config(path: Path) -> Config:
     """Read and check a file. Raises `ConfigError` that names file, field and what to do."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        message = f"{path} can't be read: {error.strerror}."
-        raise ConfigError(message) from None
-    if len(text) > CONFIG_MAX_BYTES:
-        message = f"{path} has {len(text)} bytes; a configuration has at most {CONFIG_MAX_BYTES}."
-        raise ConfigError(message)
-    return read_config(text.decode("utf-8", "replace"), where=str(path))
+    return read_config(read_text(path), where=str(path))
 
 
 def read_config(text: str, *, where: str = "configuration") -> Config:
     """Read a configuration's text. Raises `ConfigError` that names the field and, where it can be found, the line."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = f"{where}: not TOML: {error}"
-        raise ConfigError(message) from None
-    try:
-        config = msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        found = _WHERE.match(str(error))
-        what, field = (found["what"], found["path"]) if found else (str(error), "")
-        place = f" [{field}]" if field else ""
-        message = f"{where}{_line_of(text, what, field)}{place}: {what}"
-        raise ConfigError(message) from None
+    config = read_table(text, Config, where=where)
     for table in config.network:
         if eip155_chain_id(table.id) is None:
             message = f"{where} [network.id]: {table.id!r} is no EIP-155 network; write it like 'eip155:8453'."
             raise ConfigError(message)
     fee_caps(config)
     return config
-
-
-def _line_of(text: str, what: str, field: str) -> str:
-    """Find the line of a key, where it stands only once: TOML's reader keeps no places."""
-    unknown = re.search(r"unknown field `([^`]+)`", what)
-    key = unknown[1] if unknown else field.rpartition(".")[2].partition("[")[0]
-    if not key:
-        return ""
-    pattern = re.compile(rf"\s*{re.escape(key)}\s*=|\s*\[+\s*(?:[\w.]+\.)?{re.escape(key)}\s*\]+")
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)]
-    return f":{lines[0]}" if len(lines) == 1 else ""
 
 
 def fee_caps(config: Config) -> FeeCaps:

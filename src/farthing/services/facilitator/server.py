@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import uvicorn
 
-from farthing.errors import ConfigError
 from farthing.services.facilitator.app import make_app
 from farthing.services.facilitator.auth import Tokens, check_binding
 from farthing.services.facilitator.service import FacilitatorService
+from farthing.services.listening import Server, listen, url_of
 
 # Calls that wait are answered with what is known as soon as the end begins; this is for their bytes.
 _SHUTDOWN_SECONDS = 5
@@ -21,23 +19,6 @@ _SHUTDOWN_SECONDS = 5
 _BACKLOG = 1024
 # Idle connections of sellers stay open between their payments.
 _KEEP_ALIVE_SECONDS = 30
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever runs it, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
 
 
 async def serve(
@@ -54,9 +35,9 @@ async def serve(
     Raises `ConfigError` where the address can't be had, or is reached from elsewhere without tokens.
     """
     check_binding(host, tokens)
-    listening = _listen(host, port)
-    url = _url(host, listening.getsockname()[1])
-    server = _Server(
+    listening = listen(host, port)
+    url = url_of(host, listening.getsockname()[1])
+    server = Server(
         uvicorn.Config(
             make_app(service, tokens),
             lifespan="off",
@@ -87,20 +68,3 @@ async def serve(
         if signals:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        message = f"[server] {host}:{port} can't be listened on: {error.strerror}. Choose another port, or 0 for any."
-        raise ConfigError(message) from None
-    return listening
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
