@@ -386,10 +386,15 @@ def _sign(plan: Plan, rail: RailTerms, payable: int, now_seconds: int) -> Flow[t
     return encode_json(payment).decode(), made.signed.valid_before
 
 
-def conclude(plan: Plan, name: str) -> Flow[Conclusion]:
-    """Fetch, audit, dispute and pay one statement. The house's refusals are an outcome; raises `HouseAway`."""
+def look(plan: Plan, name: str) -> Flow[Audit | Conclusion]:
+    """Fetch a statement, and audit it where that was not done before; a conclusion where it is settled already."""
     entry = yield from FindAudited(plan.expected.network, name)
     if entry is not None and entry.state == _SETTLED:
         return Conclusion(statement=name, outcome="settled", amount=entry.amount, transaction=entry.transaction)
-    audited = yield from audit(plan, name)
-    return (yield from settle(plan, audited))
+    return (yield from audit(plan, name))
+
+
+def conclude(plan: Plan, name: str) -> Flow[Conclusion]:
+    """Fetch, audit, dispute and pay one statement. The house's refusals are an outcome; raises `HouseAway`."""
+    found = yield from look(plan, name)
+    return found if isinstance(found, Conclusion) else (yield from settle(plan, found))

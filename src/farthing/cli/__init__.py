@@ -20,6 +20,7 @@ from farthing.cli.inspect import inspect
 from farthing.cli.key import key
 from farthing.cli.payments import payments
 from farthing.cli.reconcile import reconcile
+from farthing.cli.statements import statements
 from farthing.cli.store import store
 from farthing.errors import FarthingError
 
@@ -55,6 +56,7 @@ app.command("edge")(edge)
 app.command("crawl")(crawl)
 payments.command("reconcile")(reconcile)
 app.add_typer(payments)
+app.add_typer(statements)
 app.command("inspect")(inspect)
 app.command("explain")(explain)
 app.add_typer(store)
@@ -70,6 +72,7 @@ _EXTRA_OF_MODULE = {
     "fastapi": "demo",
     "flask": "demo",
     "httpx2": "httpx",
+    "nacl": "credit",
     "prometheus_client": "facilitator",
     "psycopg": "postgres",
     "requests": "requests",

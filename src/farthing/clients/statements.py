@@ -17,7 +17,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from farthing.buyer.audit import Expected
-from farthing.buyer.audit_flow import LINES_MAX_BYTES, Audit, Conclusion, Plan, audit, conclude, list_statements
+from farthing.buyer.audit_flow import (
+    LINES_MAX_BYTES,
+    Audit,
+    Conclusion,
+    Plan,
+    audit,
+    conclude,
+    list_statements,
+    look,
+    settle,
+)
 from farthing.buyer.audit_house import FetchLines, FetchStatement, HouseAway
 from farthing.errors import ConfigError
 from farthing.flow import Effect, Flow, drive, drive_async
@@ -167,6 +177,18 @@ class Auditor:
     def pay(self, statement: str) -> Conclusion:
         """Audit a statement, dispute what is wrong in it, and pay the rest: at most once, whatever is cut."""
         return self._drive(conclude(self.plan, statement))
+
+    def look(self, statement: str) -> Audit | Conclusion:
+        """Audit a statement where that was not done before; a conclusion where it is settled already."""
+        return self._drive(look(self.plan, statement))
+
+    def settle(self, audited: Audit) -> Conclusion:
+        """Dispute what is wrong in a statement that was looked at, and pay the rest."""
+        return self._drive(settle(self.plan, audited))
+
+    def has_paid(self) -> bool:
+        """Tell whether a statement of this network was ever signed for: then its treasury is known."""
+        return any(each.network == self.plan.expected.network and each.payment for each in self.journal.audited())
 
     def round(self) -> Iterator[Conclusion]:
         """Do so with all statements, oldest first. One that is held is told, and the next ones are looked at."""
