@@ -82,6 +82,7 @@ OPEN_LEFT_SECONDS: Final = 3_600
 # A house takes an authorisation after the due date, if it is open for a day; an hour more is for clocks.
 OPEN_MIN_SECONDS: Final = 90_000
 _SETTLED: Final = "settled"
+_REFUSED: Final = "refused"
 
 # What came of a statement: `paid` is that the house has the payment, `settled` that its rail reported the money.
 Outcome: TypeAlias = Literal["settled", "paid", "nothing_to_pay", "refused", "over_limit", "stopped", "unknown", "held"]
@@ -147,28 +148,36 @@ def audit(plan: Plan, name: str, *, again: bool = False) -> Flow[Audit]:
     seen = Audit(name=name, status=answer.status, rail=found.rail, count=found.count, net=int(found.net))
     if entry is not None and entry.digest != digest:
         return _refused(seen, Fault("statement_changed", "It is not the statement that was audited under its id."))
-    if entry is not None and not again:
+    if entry is not None and entry.state != _REFUSED and not again:
         return msgspec.structs.replace(seen, entry=entry)
-    read = yield from _check_lines(found)
-    if isinstance(read, Fault):
-        return _refused(seen, read)
-    disputes = yield from _judge_lines(found)
-    if len(disputes) > AUDIT_DISPUTES_MAX:
-        what = f"Over {AUDIT_DISPUTES_MAX} of its lines are wrong, the first: {disputes[0].line} {disputes[0].reason}."
-        return _refused(seen, Fault("too_many_disputes", what))
+    disputes = yield from _lines_of(found)
     now_seconds = yield from Now()
+    fault = disputes if isinstance(disputes, Fault) else None
+    wrong = () if isinstance(disputes, Fault) else disputes
     made = AuditedStatement(
         network=found.network,
         statement=name,
         payer=found.payer,
         digest=digest,
         closed=found.window.closed,
-        owed=owed_of(found, disputes),
-        disputes_sent=not disputes,
+        owed=0 if fault is not None else owed_of(found, wrong),
+        disputes_sent=not wrong,
+        state="audited" if fault is None else _REFUSED,
     )
-    named = tuple((dispute_id(name, each.line), each) for each in disputes)
+    named = tuple((dispute_id(name, each.line), each) for each in wrong)
     entry = yield from RecordAudit(made, named, now_seconds)
-    return msgspec.structs.replace(seen, entry=entry, disputes=disputes)
+    return msgspec.structs.replace(seen, entry=entry, disputes=wrong, fault=fault)
+
+
+def _lines_of(statement: Statement) -> Flow[tuple[LineDispute, ...] | Fault]:
+    fault = yield from _check_lines(statement)
+    if fault is not None:
+        return fault
+    disputes = yield from _judge_lines(statement)
+    if len(disputes) > AUDIT_DISPUTES_MAX:
+        what = f"Over {AUDIT_DISPUTES_MAX} of its lines are wrong, the first: {disputes[0].line} {disputes[0].reason}."
+        return Fault("too_many_disputes", what)
+    return disputes
 
 
 def _refused(seen: Audit, fault: Fault) -> Audit:

@@ -2,7 +2,8 @@
 
 Houses are clearing houses. An audited statement is `audited`, `reserved` (its amount has its place in the window's
 limit, nothing is signed), `signed` (the payment is on record, and may have left), then `settled`. One statement has one
-payment for ever: one account, and one nonce, which the statement's id makes.
+payment for ever: one account, and one nonce, which the statement's id makes. A `refused` one is wrong in its lines: it
+is kept so that the next one's link is known, and may be audited again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from farthing.buyer.journal import Purchase, Stopped
 from farthing.flow import Effect
 
-AuditState: TypeAlias = Literal["audited", "reserved", "signed", "settled"]
+AuditState: TypeAlias = Literal["refused", "audited", "reserved", "signed", "settled"]
 
 # Disputes that one audit records: with more of them something else is wrong, and a person is to look at it.
 AUDIT_DISPUTES_MAX: Final = 10_000
@@ -135,7 +136,7 @@ class NewestAudited(Effect[AuditedStatement | None], frozen=True):
 
 
 class RecordAudit(Effect[AuditedStatement], frozen=True):
-    """Put a statement on record together with its disputes, before they are sent; what was there before stays."""
+    """Put a statement on record with its disputes, before they are sent; what is there stays, unless it was refused."""
 
     entry: AuditedStatement
     disputes: tuple[tuple[str, LineDispute], ...]

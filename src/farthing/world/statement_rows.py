@@ -59,7 +59,10 @@ ORDER BY closed_at DESC, statement DESC LIMIT 1
 """  # noqa: S608 - likewise
 _INSERT: Final = f"""
 INSERT INTO audited_statements ({_STATEMENT_COLUMNS}, audited_at, signed_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, 'audited', '', '0', '', 0, '', ?, 0) ON CONFLICT (network, statement) DO NOTHING
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, '', '0', '', 0, '', ?, 0)
+ON CONFLICT (network, statement) DO UPDATE
+SET owed = excluded.owed, disputes_sent = excluded.disputes_sent, state = excluded.state
+WHERE audited_statements.state = 'refused' AND audited_statements.digest = excluded.digest
 """  # noqa: S608 - likewise
 _INSERT_DISPUTE: Final = """
 INSERT INTO audited_disputes (network, dispute, statement, line, reason, amount, evidence, adjusted_in)
@@ -72,13 +75,13 @@ _SENT: Final = "UPDATE audited_statements SET disputes_sent = 1 WHERE network = 
 # A statement that was signed stays in the window in which it was signed; each is counted once.
 _TAKEN: Final = """
 SELECT amount FROM audited_statements
-WHERE signed_at > ? AND state <> 'audited' AND NOT (network = ? AND statement = ?)
+WHERE signed_at > ? AND state IN ('reserved', 'signed', 'settled') AND NOT (network = ? AND statement = ?)
 """
 _RESERVE: Final = """
 UPDATE audited_statements
 SET state = CASE WHEN payment = '' THEN 'reserved' ELSE state END, account = ?, signed_at = ?,
     amount = CASE WHEN payment = '' THEN ? ELSE amount END
-WHERE network = ? AND statement = ? AND state <> 'settled' AND (payment = '' OR account = ?)
+WHERE network = ? AND statement = ? AND state IN ('audited', 'reserved', 'signed') AND (payment = '' OR account = ?)
 """
 # The account is that of the first payment for ever: with another one the nonce would be another right.
 _RECORD: Final = """
@@ -172,7 +175,7 @@ def record_audit(connection: Connection, effect: RecordAudit) -> AuditedStatemen
     """Perform `RecordAudit`."""
     made = effect.entry
     row = (made.network, made.statement, made.payer, made.digest, made.closed, str(made.owed), int(made.disputes_sent))
-    if connection.execute(_INSERT, (*row, effect.now_seconds)).rowcount == 1:
+    if connection.execute(_INSERT, (*row, made.state, effect.now_seconds)).rowcount == 1:
         for name, each in effect.disputes:
             facts = (each.line, each.reason, str(each.amount), each.evidence)
             connection.execute(_INSERT_DISPUTE, (made.network, name, made.statement, *facts))
