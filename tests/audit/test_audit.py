@@ -171,7 +171,9 @@ def test_C5_statements_form_a_chain_and_none_changes(desk: Desk) -> None:
     assert desk.pay(second).outcome == "paid"
     # A second statement of one id, signed as well as the first.
     desk.issue([desk.promise(), desk.promise()], number=2)
-    assert desk.pay(second).reason == "statement_changed"
+    changed = desk.audit(second).fault
+    assert changed is not None
+    assert changed.code == desk.pay(second).reason == "statement_changed"
     assert len(desk.payments) == 2
 
 
