@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from farthing.flow import Effect
 
 TRANSACTION = "0x" + "ab" * 32
+# Blocks whose receipts the chain remembers: who waits for one asks at every block, and what the chain keeps is in the
+# memory of the process that is measured.
+BLOCKS_KEPT = 16
 
 
 class _Said(msgspec.Struct):
@@ -81,6 +84,7 @@ class CannedChain:
         """Begin at some height."""
         self._height = 21_000_000
         self._waiting: list[str] = []
+        self._mined = 0
         self._receipts: dict[str, dict[str, Any]] = {}
         self._answers: dict[str, Callable[[tuple[Any, ...]], Any]] = {
             "eth_chainId": lambda _: hex(CHAIN_ID),
@@ -90,7 +94,7 @@ class CannedChain:
             "eth_getBlockByNumber": self._block,
             "eth_sendRawTransaction": self._send,
             "eth_getTransactionReceipt": lambda parameters: self._receipts.get(parameters[0]),
-            "eth_getTransactionCount": lambda _: hex(len(self._receipts)),
+            "eth_getTransactionCount": lambda _: hex(self._mined),
             "eth_getLogs": lambda _: [],
         }
 
@@ -148,7 +152,10 @@ class CannedChain:
                 at = raw.find(_TRANSFER, at)
             gas = {"status": "0x1", "gasUsed": "0x15f90", "effectiveGasPrice": "0x4c4b40"}
             self._receipts[transaction] = {**where, **gas, "logs": logs}
+        self._mined += len(self._waiting)
         self._waiting.clear()
+        oldest = self._height - BLOCKS_KEPT
+        self._receipts = {each: it for each, it in self._receipts.items() if int(it["blockNumber"], 16) > oldest}
 
 
 _TRANSFER = TRANSFER_WITH_AUTHORIZATION_VRS.hex()

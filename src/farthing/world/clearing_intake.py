@@ -34,12 +34,11 @@ from farthing.errors import StoreError
 from farthing.protocol.clearing import KeyRecord, RefusedLine, UploadAnswer
 from farthing.world.clearing_booking import book
 from farthing.world.connection import Connection
+from farthing.world.marks import among, slices
 
 # Refusals that an answer lists one by one; the rest is counted by the difference. An edge that is refused more has a
 # trouble that the first hundred show.
 REFUSED_MAX: Final = 100
-# Marks in one statement: SQLite takes 32,766.
-_MARKS_MAX: Final = 500
 _OPEN_WINDOW: Final = f"SELECT number FROM clearing_windows WHERE state = '{OPEN}'"
 # Closing the window waits for this lock; and who waited for a close sees no open window, and looks again.
 _SHARED: Final = " FOR SHARE"
@@ -149,9 +148,8 @@ class _Accounts:
 
 
 def _among(at: Connection, query: str, values: Sequence[str]) -> Iterable[tuple[Any, ...]]:
-    for begin in range(0, len(values), _MARKS_MAX):
-        chunk = values[begin : begin + _MARKS_MAX]
-        yield from at.execute(f"{query} ({', '.join('?' * len(chunk))})", tuple(chunk)).fetchall()
+    for listed, chunk in among(values):
+        yield from at.execute(f"{query} {listed}", chunk).fetchall()
 
 
 def take_upload(at: Connection, effect: TakeUpload) -> UploadAnswer | None:
@@ -238,10 +236,9 @@ def _insert_lines(at: Connection, rows: dict[tuple[int, bytes], tuple[Any, ...]]
         return _insert_arrays(at, rows)
     known: set[tuple[int, bytes]] = set()
     places = list(rows)
-    for begin in range(0, len(places), _MARKS_MAX):
-        chunk = places[begin : begin + _MARKS_MAX]
-        marks = ", ".join(["(?, ?)"] * len(chunk))
-        query = f"SELECT payer, commitment FROM clearing_lines WHERE (payer, commitment) IN (VALUES {marks})"
+    for chunk in slices(places):
+        listed = ", ".join(["(?, ?)"] * len(chunk))
+        query = f"SELECT payer, commitment FROM clearing_lines WHERE (payer, commitment) IN (VALUES {listed})"
         known.update(at.execute(query, tuple(value for place in chunk for value in place)).fetchall())
     fresh = [place for place in places if place not in known]
     at.executemany(_INSERT_LINE, [rows[place] for place in fresh])

@@ -46,13 +46,12 @@ from farthing.world.connection import Connection
 from farthing.world.database import off_the_loop, open_database
 from farthing.world.facilitator_books import Books, record_chain
 from farthing.world.facilitator_rows import SELECT_PAYMENT, read_payment
+from farthing.world.marks import among
 from farthing.world.pending import Pending
 
 E = TypeVar("E", bound=Effect[Any])
 R = TypeVar("R")
 
-# SQLite takes 32,766 parameters a statement; questions about several payments go in slices of this size.
-_SLICE: Final = 500
 _SELECT_ONE_PAYMENT: Final = SELECT_PAYMENT + " WHERE p.payment_id = ?"
 
 _INSERT_PAYMENT: Final = """
@@ -173,10 +172,8 @@ def find_payment(at: Connection, payment_id: str) -> PaymentRecord | None:
 
 def _find_records(at: Connection, effect: FindRecords) -> tuple[PaymentRecord, ...]:
     found: list[PaymentRecord] = []
-    for start in range(0, len(effect.payment_ids), _SLICE):
-        some = effect.payment_ids[start : start + _SLICE]
-        marks = ", ".join("?" * len(some))
-        rows = at.execute(f"{SELECT_PAYMENT} WHERE p.payment_id IN ({marks})", some)
+    for marks, some in among(effect.payment_ids):
+        rows = at.execute(f"{SELECT_PAYMENT} WHERE p.payment_id IN {marks}", some)
         found += map(read_payment, rows)
     return tuple(found)
 
@@ -199,10 +196,8 @@ def _find_by_transaction(at: Connection, effect: FindRecordByTransaction) -> Pay
 
 def _load_bodies(at: Connection, effect: LoadBodies) -> dict[str, PaymentBody]:
     bodies: dict[str, PaymentBody] = {}
-    for start in range(0, len(effect.payment_ids), _SLICE):
-        some = effect.payment_ids[start : start + _SLICE]
-        marks = ", ".join("?" * len(some))
-        query = f"SELECT payment_id, payment, requirements FROM payment_bodies WHERE payment_id IN ({marks})"  # noqa: S608 - marks only
+    for marks, some in among(effect.payment_ids):
+        query = f"SELECT payment_id, payment, requirements FROM payment_bodies WHERE payment_id IN {marks}"  # noqa: S608 - marks only
         for payment_id, payment, requirements in at.execute(query, some):
             bodies[payment_id] = PaymentBody(payment.encode(), requirements.encode())
     return bodies

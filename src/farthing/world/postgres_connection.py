@@ -31,8 +31,9 @@ KEEPALIVE_COUNT: Final = 3
 SEND_TIMEOUT_MILLISECONDS: Final = 10_000
 # Statements that a connection keeps prepared: more than any store has.
 PREPARED_MAX: Final = 300
-# Texts of statements that are kept translated; those with a list of marks come in many lengths.
-_TRANSLATED_MAX: Final = 2_048
+# Texts of statements that are kept translated: more than all stores have, lists in them by powers of two
+# (`farthing.world.marks`).
+_TRANSLATED_MAX: Final = 1_024
 
 # Strings, quoted names and comments stay as they are, but for `%`, which psycopg would take for a mark everywhere.
 _PIECES: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|\?|%")

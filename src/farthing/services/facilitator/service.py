@@ -412,10 +412,13 @@ class FacilitatorService:
             lane.note(effect.payment_id, face, effect.signed, effect.base_fee_wei)
         with self.waiting.call(effect.payment_id, effect.claimant) as over:
             record = await self._perform(FindRecord(effect.payment_id))
-            if record is not None and record.state in OVER:
-                return record
-            await self._until(over, effect.seconds)
-        return await self._perform(FindRecord(effect.payment_id))
+            if record is None or record.state not in OVER:
+                await self._until(over, effect.seconds)
+                record = await self._perform(FindRecord(effect.payment_id))
+        if record is not None and record.state in OVER:
+            # Whoever settled it: another process, another wallet, or this one before it was noted here.
+            lane.forget((effect.payment_id,))
+        return record
 
     async def _until(self, over: asyncio.Event, seconds: float) -> None:
         closing = asyncio.ensure_future(self._closing.wait())

@@ -232,6 +232,7 @@ class Submitter:
             lane.metrics.settlements.labels(lane.network, "refused").inc()
             lane.log.info("refused", payment_id=refused.payment_id, reason=refused.reason)
         lane.waiting.resolve(refused.payment_id for refused in expired)
+        lane.forget(refused.payment_id for refused in expired)
         lane.entries.update({entry.nonce: entry for entry in planned})
         lane.assigned.difference_update(each for entry in planned for each in entry.members)
 
