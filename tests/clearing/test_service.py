@@ -139,6 +139,8 @@ def test_A4_a_token_is_shown_once_and_stands_nowhere(town: Town, tmp_path: Path)
             made = await served.operator.post("/tokens", {"name": "e", "role": "edge", "subject": "news"})
             client = Client(served.http, made["token"])
             await client.post("/edges/e/start")
+            # "e.2" is the label of this edge's second process, and nobody else's name.
+            await served.operator.post("/tokens", {"name": "e.2", "role": "edge", "subject": "x"}, status=400)
             await served.operator.post("/tokens", {"name": "e", "role": "edge", "subject": "x"}, status=409)
             await served.operator.post("/tokens/e/revoke")
             await client.post("/edges/e/start", status=401)

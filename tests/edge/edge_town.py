@@ -95,6 +95,8 @@ class House:
         self.refusals: dict[str, str] = {}
         self.away = False
         self.forget_uploads = 0
+        self.forget_leases = 0
+        self.asked_as: dict[tuple[str, int, str], dict[str, Any]] = {}
         self.epochs: dict[str, int] = {}
         self.leases: dict[str, dict[str, Any]] = {}
         self.closed: dict[str, dict[str, Any]] = {}
@@ -134,6 +136,8 @@ class House:
             self.epochs[edge] = self.epochs.get(edge, 0) + 1
             return JSONResponse({"edge": edge, "epoch": self.epochs[edge], "network": NETWORK,
                                  "leaseSecondsMax": 900, "offlineLimitSeconds": 900})  # fmt: skip
+        if path == "/standing":
+            return self._standing(request.query_params["payer"])
         if path == "/leases":
             return self._lease(json.loads(body))
         if path == "/leases/close":
@@ -146,6 +150,12 @@ class House:
         assert path == "/uploads"
         return self._upload(body)
 
+    def _standing(self, payer: str) -> Response:
+        if payer not in self.credit:
+            return JSONResponse({"detail": f"{payer} has no account here."}, 404)
+        sums = dict.fromkeys(("creditLimit", "prepaid", "owed", "leased", "exposure"), "0")
+        return JSONResponse({"payer": payer, "state": "active", "currency": "USD", **sums})
+
     def _lease(self, asked: dict[str, Any]) -> Response:
         payer = asked["payer"]
         if payer in self.refusals or payer not in self.credit:
@@ -153,6 +163,9 @@ class House:
             return JSONResponse({"detail": f"{payer}: {reason}", "reason": reason}, 409)
         if self.epochs.get(asked["edge"]) != asked["epoch"]:
             return JSONResponse({"detail": "fenced", "reason": "fenced"}, 409)
+        name = (asked["edge"], asked["epoch"], asked["request"])
+        if name in self.asked_as:
+            return self._granted(self.asked_as[name])
         amount = min(int(asked["amount"]), self.credit[payer], self.lease_max)
         if amount <= 0:
             return JSONResponse({"detail": "no credit is left", "reason": "over_limit"}, 409)
@@ -162,6 +175,13 @@ class House:
             "amount": str(amount), "currency": "USD", "seconds": self.lease_seconds,
         }  # fmt: skip
         self.leases[lease["lease"]] = lease
+        self.asked_as[name] = lease
+        return self._granted(lease)
+
+    def _granted(self, lease: dict[str, Any]) -> Response:
+        if self.forget_leases:
+            self.forget_leases -= 1
+            return PlainTextResponse("lost", 502)
         return JSONResponse(lease)
 
     def _upload(self, body: bytes) -> Response:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -150,13 +152,65 @@ def test_C4_two_edges_spend_no_more_than_the_credit(town: Town) -> None:
     assert set(statuses) == {200, 402}
 
 
+def test_C4_who_names_a_payer_and_is_not_takes_nothing_of_its_credit(town: Town) -> None:
+    from edge_town import Crawler  # noqa: PLC0415 - beside this file
+
+    liar = Crawler(town.crawler.origin, b"\x0a")
+    assert [town.buy("/page/1", crawler=liar)[0].status for _ in range(3)] == [402] * 3
+    assert town.house.leases == {}
+    assert town.buy("/page/1")[0].status == 200
+
+
+def test_C4_a_lease_whose_answer_was_lost_is_asked_for_by_its_name(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another name there would be two leases, one of which nobody has and nobody gives back."""
+    monkeypatch.setattr("farthing.world.edge_credit.AWAY_SECONDS", 0.0)
+    town.house.forget_leases = 2
+    assert [town.buy(f"/page/{number}")[0].status for number in range(3)] == [402, 402, 200]
+    assert len(town.house.leases) == 1
+
+
+def test_C4_a_lease_counts_from_when_it_was_asked_for_first() -> None:
+    """A lease that was granted a minute ago, and heard of now, is a minute old."""
+    from farthing.protocol.clearing import Lease  # noqa: PLC0415
+    from farthing.world.edge_credit import CreditPool  # noqa: PLC0415
+    from farthing.world.loop import background_loop  # noqa: PLC0415
+
+    async def ask(payer: str, currency: str, amount: int) -> tuple[Lease, float]:
+        return Lease("le-1", "shop", 1, payer, str(amount), currency, 60), 60.0
+
+    def spawn(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, background_loop())
+
+    pool = CreditPool(ask, cast("Any", None), spawn, offline_limit_seconds=60, monotonic=lambda: 1_000.0)
+    signed = SimpleNamespace(payer="p", asset="USD", amount=1, valid_before=2_000)
+    commitment = SimpleNamespace(nonce=("p", "n"), commitment_id="c", signed=signed)
+    taken = pool.take(cast("Any", commitment), 1_900)
+    assert cast("Any", taken).result(30).why == "credit_used"
+    # It is known, and given back.
+    assert pool.lapsed() == ["le-1"]
+
+
+def test_C3_a_nonce_that_was_given_back_and_taken_again_is_kept_as_long_as_its_last_promise() -> None:
+    from farthing.world.edge_credit import Nonces  # noqa: PLC0415
+
+    nonces = Nonces()
+    assert nonces.take("p", "n", "first", 100, 50) is None
+    nonces.free("p", "n")
+    assert nonces.take("p", "n", "second", 160, 110) is None
+    nonces.settle("p", "n")
+    assert nonces.take("p", "n", "second", 160, 140) == "committed"
+    assert nonces.take("p", "n", "third", 160, 160) == "nonce_used"
+    assert len(nonces) == 1
+    assert nonces.take("p", "other", "fourth", 400, 300) is None
+    assert len(nonces) == 1
+
+
 def test_a_suspended_payer_is_told_so(town: Town) -> None:
     town.house.refusals[town.crawler.origin] = "suspended"
     answer, _, _ = town.buy("/page/1")
     assert answer.status == 402
     assert answer.settlement is not None
-    # The directory is read for who has an account in good standing alone.
-    assert answer.settlement.error_reason in {"blocked", "signature_agent_unknown"}
+    assert answer.settlement.error_reason == "blocked"
 
 
 def test_C2_with_the_clearing_house_away_the_edge_serves_on_and_catches_up(town: Town) -> None:

@@ -220,7 +220,7 @@ class Edge:
     async def _fetch_key(self, effect: FetchKey) -> PublicKey | None:
         life = self._living()
         # Only who has an account makes this process fetch anything (SAFETY A2).
-        if not await asyncio.wrap_future(life.pool.knows(effect.agent, self.currency)):
+        if not await asyncio.wrap_future(life.pool.knows(effect.agent)):
             return None
         key = await self._keys.find(effect.agent, effect.key_id)
         archived = self._keys.archived(effect.agent, effect.key_id)
@@ -318,6 +318,7 @@ class _Life:
         self._uploader = asyncio.run_coroutine_threadsafe(self._make_uploader(parts), loop).result()
         self.pool = CreditPool(
             self._uploader.ask_lease,
+            self._uploader.ask_account,
             _spawn,
             offline_limit_seconds=parts.offline_limit_seconds,
             lease_amount=parts.lease_amount,

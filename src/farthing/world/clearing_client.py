@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
 from farthing.errors import ConfigError, FarthingError
-from farthing.protocol.clearing import EdgeStarted, Lease, LeaseClose, LeaseClosed, LeaseRequest, UploadAnswer
+from farthing.protocol.clearing import EdgeStarted, Lease, LeaseClose, LeaseClosed, LeaseRequest, Standing, UploadAnswer
 from farthing.protocol.codec import encode_json
 from farthing.world.http import HttpAnswer, HttpClient, HttpTrouble
 from farthing.world.urls import check_url
@@ -23,6 +24,7 @@ UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 # An upload's answer names each refused line.
 ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 _OK: Final = range(200, 300)
+_NOT_FOUND: Final = 404
 _FORBIDDEN: Final = (401, 403)
 
 T = TypeVar("T")
@@ -66,6 +68,22 @@ class ClearingClient:
     async def start(self, edge: str) -> EdgeStarted:
         """Begin a new life of the edge."""
         return await self._ask(f"/edges/{edge}/start", b"", EdgeStarted)
+
+    async def has_account(self, payer: str) -> bool:
+        """Tell whether a payer has an account, by the origin of its directory."""
+        try:
+            answer = await self._http.request(
+                "GET",
+                f"{self.url}/standing?payer={quote(payer, safe='')}",
+                headers=self._headers,
+                timeout_seconds=ASK_TIMEOUT_SECONDS,
+                max_bytes=ANSWER_MAX_BYTES,
+            )
+        except HttpTrouble as error:
+            raise ClearingAway(f"The clearing house can't be asked: {error}") from None
+        if answer.status == _NOT_FOUND:
+            return False
+        return bool(self._read(answer, Standing).payer)
 
     async def lease(self, request: LeaseRequest) -> Lease:
         """Ask for credit. Raises `ClearingRefused` with the reason, and `ClearingAway`."""

@@ -40,7 +40,8 @@ PAYERS_MAX: Final = 50_000
 # Nonces that are remembered: two minutes of five thousand requests a second. Beyond, requests wait for older ones.
 NONCES_MAX: Final = 600_000
 
-Ask = Callable[[str, str, int], Coroutine[Any, Any, Lease]]
+Ask = Callable[[str, str, int], Coroutine[Any, Any, tuple[Lease, float]]]
+AskAccount = Callable[[str], Coroutine[Any, Any, bool]]
 Spawn = Callable[[Coroutine[Any, Any, Any]], "Future[Any]"]
 
 
@@ -60,6 +61,7 @@ class _Account(msgspec.Struct):
 
     held: list[_Held]
     asking: Any = None
+    looking: Any = None
     refused: NotTaken | None = None
     refused_until: float = 0.0
 
@@ -70,13 +72,18 @@ class CreditPool:
     def __init__(
         self,
         ask: Ask,
+        ask_account: AskAccount,
         spawn: Spawn,
         *,
         offline_limit_seconds: float,
         lease_amount: int = LEASE_AMOUNT_DEFAULT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`ask` gets a lease (payer, currency, amount); `spawn` runs a coroutine on the background loop."""
+        """`ask` gets a lease (payer, currency, amount) and tells for how many seconds it has been asked for.
+
+        `ask_account` tells whether a payer has an account; `spawn` runs a coroutine on the background loop.
+        """
+        self._ask_account = ask_account
         self._ask, self._spawn, self._monotonic = ask, spawn, monotonic
         self.offline_limit_seconds = offline_limit_seconds
         self._lease_amount = lease_amount
@@ -142,8 +149,11 @@ class CreditPool:
             self._nonces.free(payer, nonce)
         return said if isinstance(said, NotTaken) else NotTaken("credit_used", "The credit lease has no room.")
 
-    def knows(self, payer: str, currency: str) -> Future[bool]:
-        """Tell whether the clearing house knows a payer; asks for a lease where none is held."""
+    def knows(self, payer: str) -> Future[bool]:
+        """Tell whether the clearing house knows a payer; asks for its account where no lease is held.
+
+        No lease is asked for: this is before any signature, and whoever names a payer would take of its credit.
+        """
         with self._lock:
             account = self._account(payer)
             if any(self._monotonic() < each.ends for each in account.held):
@@ -154,8 +164,10 @@ class CreditPool:
                 unknown: Future[bool] = Future()
                 unknown.set_result(False)
                 return unknown
-            asking = self._begin_asking(account, payer, currency, 0)
-        return self._spawn(_was_granted(asking))
+            if account.looking is None:
+                account.looking = self._spawn(self._looked(payer))
+            looking: Future[bool] = account.looking
+        return looking
 
     def is_over(self, taken: Taken, payer: str) -> bool:
         """Tell whether a lease is over: what is committed under it is owed all the same, and flagged."""
@@ -223,7 +235,7 @@ class CreditPool:
 
     def _forget_one(self) -> None:
         for payer, account in self._accounts.items():
-            if not account.held and account.asking is None:
+            if not account.held and account.asking is None and account.looking is None:
                 del self._accounts[payer]
                 return
 
@@ -250,11 +262,31 @@ class CreditPool:
         asking: Future[Any] = account.asking
         return asking
 
-    async def _asked(self, payer: str, currency: str, amount: int) -> Lease | NotTaken:
-        began = self._monotonic()
-        answer: Lease | NotTaken
+    async def _looked(self, payer: str) -> bool:
+        answer: NotTaken | None
         try:
-            answer = await self._ask(payer, currency, amount)
+            found = await self._ask_account(payer)
+            answer = None if found else NotTaken("unknown_payer", f"{payer} has no account at the clearing house.")
+        except (ClearingRefused, ClearingAway) as error:
+            answer = NotTaken("away", str(error))
+        finally:
+            with self._lock:
+                self._account(payer).looking = None
+        if answer is not None:
+            self._refuse(payer, answer)
+        return answer is None
+
+    def _refuse(self, payer: str, answer: NotTaken) -> None:
+        wait = AWAY_SECONDS if answer.why == "away" else REFUSED_SECONDS
+        with self._lock:
+            account = self._account(payer)
+            account.refused, account.refused_until = answer, self._monotonic() + wait
+
+    async def _asked(self, payer: str, currency: str, amount: int) -> Lease | NotTaken:
+        answer: Lease | NotTaken
+        age_seconds = 0.0
+        try:
+            answer, age_seconds = await self._ask(payer, currency, amount)
         except ClearingRefused as error:
             answer = NotTaken(_WHY.get(error.reason, "credit_used"), str(error))
         except ClearingAway as error:
@@ -267,13 +299,12 @@ class CreditPool:
             account = self._account(payer)
             account.asking = None
             if isinstance(answer, Lease):
-                size = int(answer.amount)
-                account.held.append(_Held(answer.lease, size, size, began + answer.seconds, answer.seconds))
+                size, ends = int(answer.amount), self._monotonic() - age_seconds + answer.seconds
+                account.held.append(_Held(answer.lease, size, size, ends, answer.seconds))
                 account.refused = None
                 account.refused_until = 0.0
-            else:
-                wait = AWAY_SECONDS if answer.why == "away" else REFUSED_SECONDS
-                account.refused, account.refused_until = answer, self._monotonic() + wait
+        if isinstance(answer, NotTaken):
+            self._refuse(payer, answer)
         return answer
 
 
@@ -287,18 +318,13 @@ _WHY: Final[dict[str, Literal["unknown_payer", "suspended", "credit_used", "away
 }
 
 
-async def _was_granted(asking: Future[Any]) -> bool:
-    answer = await asyncio.wrap_future(asking)
-    # Whoever has used its credit has an account all the same.
-    return not isinstance(answer, NotTaken) or answer.why == "credit_used"
-
-
 class Nonces:
     """Nonces by payer, until no copy can come any more. Not safe in threads by itself."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._known: dict[bytes, tuple[str, bool]] = {}
+        # What it was taken for, whether that is on record, and until when it is kept.
+        self._known: dict[bytes, tuple[str, bool, int]] = {}
         self._by_second: dict[int, list[bytes]] = {}
         self._purged = 0
 
@@ -315,14 +341,15 @@ class Nonces:
         key = _key(payer, nonce)
         found = self._known.get(key)
         if found is not None:
-            known_id, committed = found
+            known_id, committed, _ = found
             if known_id != commitment_id:
                 return "nonce_used"
             return "committed" if committed else "under_way"
         if len(self._known) >= NONCES_MAX:
             return "away"
-        self._known[key] = (commitment_id, False)
-        self._by_second.setdefault(expires + NONCE_KEPT_SECONDS, []).append(key)
+        kept_until = expires + NONCE_KEPT_SECONDS
+        self._known[key] = (commitment_id, False, kept_until)
+        self._by_second.setdefault(kept_until, []).append(key)
         return None
 
     def settle(self, payer: str, nonce: str) -> None:
@@ -330,7 +357,7 @@ class Nonces:
         key = _key(payer, nonce)
         found = self._known.get(key)
         if found is not None:
-            self._known[key] = (found[0], True)
+            self._known[key] = (found[0], True, found[2])
 
     def free(self, payer: str, nonce: str) -> None:
         """Give a nonce back."""
@@ -341,10 +368,14 @@ class Nonces:
         for second in [each for each in self._by_second if each < now_seconds]:
             for key in self._by_second.pop(second):
                 found = self._known.get(key)
+                # It was given back meanwhile, and taken for a later promise, which has a second of its own.
+                if found is None or found[2] > second:
+                    continue
                 # What is still at work is known until it ends.
-                if found is not None and found[1]:
+                if found[1]:
                     del self._known[key]
-                elif found is not None:
+                else:
+                    self._known[key] = (found[0], False, now_seconds + NONCE_KEPT_SECONDS)
                     self._by_second.setdefault(now_seconds + NONCE_KEPT_SECONDS, []).append(key)
 
 

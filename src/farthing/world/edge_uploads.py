@@ -38,6 +38,8 @@ GREET_EVERY_SECONDS: Final = 30.0
 RETRY_FIRST_SECONDS: Final = 0.5
 RETRY_MAX_SECONDS: Final = 30.0
 PRUNE_EVERY_SECONDS: Final = 60.0
+# Payers whose question is remembered: beyond, what was granted and not heard of returns with the late limit.
+UNANSWERED_MAX: Final = 10_000
 # An upload that unpacks to more is split. What doesn't compress (a payer chooses its own payment's bytes) must still
 # be under what the clearing house takes, with one line, a key, and the notes beyond.
 _UNPACKED_BYTES: Final = UPLOAD_MAX_BYTES * 3 // 4
@@ -73,6 +75,8 @@ class Uploader:
         self._closing = False
         self._epoch = 0
         self._keys_known: set[tuple[str, str]] = set()
+        # Of payers whose question for a lease had no answer: epoch, the question's name, and when it was asked first.
+        self._unanswered: dict[str, tuple[int, str, float]] = {}
         self._retry_seconds = RETRY_FIRST_SECONDS
         self._last_contact = 0.0
         self._pruned = 0.0
@@ -80,17 +84,33 @@ class Uploader:
 
     # Credit
 
-    async def ask_lease(self, payer: str, currency: str, amount: int) -> Lease:
-        """Get a lease, on record before it is used. Raises `ClearingRefused` and `ClearingAway`."""
+    async def ask_account(self, payer: str) -> bool:
+        """Tell whether a payer has an account. Raises `ClearingRefused` and `ClearingAway`."""
+        found = await self._client.has_account(payer)
+        self._in_contact()
+        return found
+
+    async def ask_lease(self, payer: str, currency: str, amount: int) -> tuple[Lease, float]:
+        """Get a lease, on record before it is used, and for how many seconds it has been asked for.
+
+        A question that had no answer is asked again under its name: what was granted then is this lease, and counts
+        from then. Another name would leave its credit with nobody until the late limit is over.
+
+        Raises `ClearingRefused` and `ClearingAway`.
+        """
         try:
             async with asyncio.timeout(RETRY_MAX_SECONDS / 6):
                 await self._started.wait()
         except TimeoutError:
             raise ClearingAway("The clearing house has not answered since this edge began.") from None
+        now = asyncio.get_running_loop().time()
+        epoch, name, asked_at = self._unanswered.pop(payer, (0, "", 0.0))
+        if epoch != self._epoch:
+            name, asked_at = lease_request_name(), now
         request = LeaseRequest(
             self._store.edge,
             self._epoch,
-            lease_request_name(),
+            name,
             payer,
             str(amount),
             currency,
@@ -105,11 +125,15 @@ class Uploader:
                 self._started.clear()
                 self.nudge()
             raise
+        except BaseException:
+            if len(self._unanswered) < UNANSWERED_MAX:
+                self._unanswered[payer] = (request.epoch, name, asked_at)
+            raise
         self._in_contact()
         await asyncio.to_thread(self._store.add_lease(lease.lease, lease.epoch, payer, int(lease.amount)).result)
         if lease.warn:
             log.warning("%s has used four fifths of its credit", payer)
-        return lease
+        return lease, asyncio.get_running_loop().time() - asked_at
 
     # The loop
 

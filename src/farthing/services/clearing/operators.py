@@ -39,7 +39,7 @@ from farthing.services.clearing.api import (
     TokenRequest,
     WindowAnswer,
 )
-from farthing.services.clearing.callers import OPERATOR, PAYEE
+from farthing.services.clearing.callers import EDGE, OPERATOR, PAYEE
 from farthing.services.clearing.edges import standing_of
 from farthing.services.clearing.refusals import Refused
 from farthing.services.clearing.service import ClearingService
@@ -154,6 +154,9 @@ class Operating:
         """Make a bearer token: it is shown once, and kept as a hash."""
         if body.role != OPERATOR and not body.subject:
             raise Refused("malformed-request", f"A token of the role {body.role} has a subject.", path="$.subject")
+        if body.role == EDGE and body.name.rpartition(".")[2].isdecimal():
+            what = "An edge's name does not end with a dot and a number: its second process has such a label."
+            raise Refused("malformed-request", what, path="$.name")
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         digest = hashlib.sha256(token.encode()).hexdigest()
         now_seconds = await self._note(caller, "make token", body.name, f"{body.role} {body.subject}")
