@@ -129,6 +129,36 @@ def test_a_page_that_is_none_is_named(crawler: User, url: str) -> None:
     assert "no page to start from" in done.stderr
 
 
+AGENT = ("--agent", "https://crawler.example")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (AGENT, "name the clearing network"),
+        (("--network", "clearing:example"), "say whose, by --agent"),
+        (("--agent-key-env", "KEY"), "--agent https://"),
+        ((*AGENT, "--network", "clearing:example"), "FARTHING_AGENT_KEY is not set"),
+        ((*AGENT, "--network", "clearing:example", "--agent-key-file", "none"), "none"),
+        ((*AGENT, "--network", "clearing:example", "--agent-key-file", "a", "--agent-key-env", "B"), "Only one of"),
+        (("--agent", "crawler", "--network", "clearing:example", "--agent-key-env", "AGENT_KEY"), "agent's origin"),
+        (
+            (*AGENT, "--network", "clearing:example", "--agent-key-env", "AGENT_KEY", "--directory", "x"),
+            "directories may be fetched",
+        ),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_B7_an_agent_without_its_network_or_key_is_a_mistake_that_is_named(
+    crawler: User, options: tuple[str, ...], says: str
+) -> None:
+    crawler.environment["AGENT_KEY"] = "07" * 32
+    done = crawler.run("crawl", crawler.url("/"), "--budget", "1", "--yes", *options)
+    assert done.code == 2, done.stdout
+    assert says in done.stderr
+    assert "07" * 32 not in done.stderr
+
+
 def test_B1_ctrl_c_leaves_nothing_half_done(crawler: User, site: Site) -> None:
     process = crawler.start("crawl", crawler.url("/"), "--budget", "1", "--yes", "--json", "--delay", "0.2")
     while "/p/0" not in site.served and process.poll() is None:

@@ -6,6 +6,7 @@ Prints one JSON line: what the publisher saw, what the crawl got, and what the j
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,18 @@ from farthing.world.directories import Directories
 PAGES = 12
 
 
-def main(journal: Path) -> None:
+def by_settings(journal: Path, origin: str) -> dict[str, Any]:
+    """Settings as a project's file has them; the key stands in the environment."""
+    os.environ["FARTHING_AGENT_KEY"] = "07" * 32
+    return {
+        "FARTHING_POLICY": {"networks": [NETWORK], "per_request": "$0.01", "private_hosts": ["127.0.0.1"]},
+        "FARTHING_JOURNAL": str(journal),
+        "FARTHING_AGENT": AGENT_ORIGIN,
+        "FARTHING_DIRECTORIES": [origin],
+    }
+
+
+def main(journal: Path, *, from_settings: bool) -> None:
     with publishing() as publisher:
         buyer = Buyer(
             agent=AgentSigner(AGENT_ORIGIN, AGENT_KEY),
@@ -47,7 +59,7 @@ def main(journal: Path) -> None:
             "TELNETCONSOLE_ENABLED": False,
             "TWISTED_REACTOR": "twisted.internet.asyncioreactor.AsyncioSelectorReactor",
             "DOWNLOADER_MIDDLEWARES": {"farthing.clients.scrapy.PayingMiddleware": 560},
-            "FARTHING_BUYER": lambda _crawler: buyer,
+            **(by_settings(journal, publisher.origin) if from_settings else {"FARTHING_BUYER": lambda _crawler: buyer}),
         }
         process = CrawlerProcess(settings)
         process.crawl(Spider, start_urls=[f"{publisher.origin}/0"])
@@ -64,4 +76,4 @@ def main(journal: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), from_settings="settings" in sys.argv[2:])

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent
 
 
-def test_B1_a_crawl_on_credit_asks_for_the_price_once_and_promises_each_page_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["buyer", "settings"])
+def test_B1_a_crawl_on_credit_asks_for_the_price_once_and_promises_each_page_once(tmp_path: Path, how: str) -> None:
     # A process of its own: Twisted's reactor runs once in each.
-    program = [sys.executable, str(FOLDER / "credit_crawl.py"), str(tmp_path / "journal")]
+    program = [sys.executable, str(FOLDER / "credit_crawl.py"), str(tmp_path / "journal"), how]
     done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=FOLDER, timeout=120)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])

@@ -202,7 +202,9 @@ class SiteSpider(scrapy.Spider):
                 yield self._request(link.url)
 
     def _request(self, url: str) -> Request:
-        return Request(url, errback=self.missed, meta={"handle_httpstatus_all": True})
+        # Two ports of a machine are two sites, to robots.txt and to budgets; Scrapy's pace is by the name alone.
+        meta = {"handle_httpstatus_all": True, "download_slot": urlsplit(url).netloc.rpartition("@")[2].lower()}
+        return Request(url, errback=self.missed, meta=meta)
 
     def missed(self, failure: Any) -> None:
         """Count a page that was not read."""
