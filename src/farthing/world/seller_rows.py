@@ -113,6 +113,7 @@ FREE_IDENTIFIERS: Final = (
     "AND NOT EXISTS (SELECT 1 FROM seller_claim AS c WHERE c.payment_id = seller_identifier.payment_id)"
 )
 IS_SPOOLED: Final = "SELECT 1 FROM seller_response WHERE spool = ? LIMIT 1"
+TERMS: Final = "SELECT asset, pay_to, amount FROM seller_claim WHERE claim = ?"
 LEDGER: Final = (
     "SELECT network, asset, debit, credit, amount, settlement_tx, posted_at FROM seller_ledger "
     "ORDER BY posted_at, claim"

@@ -197,6 +197,33 @@ class SellerStore:
         """Give the ledger's entries in the order of their posting."""
         return tuple(rows.entry(row) for row in self._database.fetch(rows.LEDGER))
 
+    def refunded(self, payment_id: str, transaction: str, *, posted_at: int) -> bool:
+        """Book that what a REFUND_DUE payment moved was paid back by `transaction`: state and ledger in one step.
+
+        `posted_at` in Unix seconds. False: no refund is due of it, or one was booked already. Raises `StoreError` where
+        the transaction has no name.
+        """
+        if not transaction:
+            message = f"the refund of {payment_id} has no transaction; name the one that paid it back"
+            raise StoreError(message)
+        found = self.look_up(LookUp(payment_id))
+        if found is None or found.state is not State.REFUND_DUE:
+            return False
+        asset, pay_to, amount = self._database.fetch(rows.TERMS, (found.claim,))[0]
+        entry = LedgerEntry(
+            network=found.network,
+            asset=asset,
+            payer=pay_to,
+            pay_to=found.payer,
+            amount=int(amount),
+            transaction=transaction,
+            posted_at=posted_at,
+        )
+        refund = Advance(
+            payment_id, found.epoch, State.REFUND_DUE, State.REFUNDED, take_over=True, entry=entry, claim=found.claim
+        )
+        return self.advance(refund).result()
+
     def _move(self, effect: Advance) -> Move:
         claim = effect.claim
         if claim == 0:
