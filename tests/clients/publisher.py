@@ -89,6 +89,9 @@ def _handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:  # noqa: C90
                 self._answer(directory[0], list(directory[1]), directory[2])
                 return
             path, mark, query = self.path.partition("?")
+            if path.startswith("/free/"):
+                self._answer(200, [], PAGE)
+                return
             fields = gather_fields(self.headers.items())
             request = HttpRequest(self.command, publisher.authority, path, mark + query, fields, "http")
             url = publisher.origin + self.path

@@ -15,7 +15,7 @@ import requests
 from farthing.buyer import Policy, describe_request
 from farthing.clients import Buyer
 from farthing.clients.httpx import PayingTransport, receipt_of
-from farthing.clients.memory import HOSTS_MAX, RememberedOffers
+from farthing.clients.memory import FREE_FOLDERS_MAX, HOSTS_MAX, RememberedOffers
 from farthing.clients.requests import paying_session
 from farthing.errors import ConfigError, FarthingError, PaymentRefused, PaymentUnknown, PolicyRefused, StoreError
 from farthing.flow import Effect, Now
@@ -284,6 +284,17 @@ def test_B1_a_price_that_has_changed_is_asked_for_again_under_the_same_nonce(
     assert (publisher.unpaid, len(publisher.refused)) == (1, 1)
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_B2_free_pages_take_one_place_in_the_budget_and_no_more(publisher: Publisher, buyer: Buyer, door: str) -> None:
+    DOORS[door](buyer, publisher.origin + "/articles/1")
+    for page in range(3):
+        assert DOORS[door](buyer, f"{publisher.origin}/free/{page}").content == PAGE
+    assert DOORS[door](buyer, publisher.origin + "/articles/2").content == PAGE
+    states = sorted(each.purchase.state for each in buyer.journal.promises())
+    assert states == ["settled", "settled", "unknown"]
+    assert (publisher.unpaid, buyer.journal.used()) == (1, 6 * 10**15)
+
+
 def test_B2_a_remembered_price_is_judged_by_the_policy_again(publisher: Publisher, tmp_path: Path) -> None:
     with buyer_of(publisher, tmp_path, total="$0.003") as buyer:
         get(buyer, publisher.origin + "/1")
@@ -322,6 +333,17 @@ def test_what_is_remembered_is_bounded_and_on_credit_alone() -> None:
     assert [each.requirements.network for each in kept.offers] == [NETWORK]
     assert (kept.resource, kept.resource_raw) == (None, None)
     assert memory.recall("h1.example", "POST") is None
+    # A folder that gave a page for nothing is asked plainly, until it asks for money.
+    memory.note_free("h1.example", "GET", "https://h1.example/archive/3?page=2")
+    assert memory.recall("h1.example", "GET", url="https://h1.example/archive/4") is None
+    assert memory.recall("h1.example", "GET", url="https://h1.example/archive/a/4") is not None
+    assert memory.recall("h1.example", "GET", url="https://h1.example/articles/4") is not None
+    memory.remember("h1.example", "GET", received, url="https://h1.example/archive/5")
+    assert memory.recall("h1.example", "GET", url="https://h1.example/archive/4") is not None
+    for number in range(FREE_FOLDERS_MAX + 1):
+        memory.note_free("h1.example", "GET", f"https://h1.example/{number}/")
+    assert memory.recall("h1.example", "GET", url="https://h1.example/0/") is not None
+    assert memory.recall("h1.example", "GET", url="https://h1.example/1/") is None
     memory.forget("h1.example", "GET")
     assert memory.recall("h1.example", "GET") is None
 

@@ -133,7 +133,8 @@ class Buyer:
         """Give what this host has offered last, where it can be promised unasked; None for a buyer without an agent."""
         if self.remembered is None:
             return None
-        return self.remembered.recall(describe_request(method, url, b"").authority, method.upper())
+        facts = describe_request(method, url, b"")
+        return self.remembered.recall(facts.authority, method.upper(), url=facts.url)
 
     def close(self) -> None:
         """Close the journal, where this buyer opened it."""
@@ -225,7 +226,8 @@ class Exchange:
                 received = read_demand(demand)
                 self._buyer.tell(Offered(self._request, received))
                 if remembered is not None:
-                    remembered.remember(self._request.authority, self._request.method, received)
+                    facts = self._request
+                    remembered.remember(facts.authority, facts.method, received, url=facts.url)
         return self._begun((yield from prepare(self._buyer.terms, self._request, demand)))
 
     def pay_for(self, demand: PaymentDemand | ReceivedOffers) -> Flow[PaidRequest | None]:
@@ -273,6 +275,9 @@ class Exchange:
             raise
         self._concluded = True
         self._handing_over = streams
+        memory = self._buyer.remembered
+        if memory is not None and self._ahead and isinstance(answer, PaidAnswer) and answer.payment_response is None:
+            memory.note_free(self._request.authority, self._request.method, self._request.url)
         self._buyer.tell(Concluded(self._request, receipt))
         return receipt
 

@@ -2,6 +2,9 @@
 
 Only offers on credit are remembered, since a promise that is not taken costs nothing, and the policy judges each one
 anew. It lives as long as the process.
+
+A promise for a page that turns out to be free keeps its place in the budget, since its publisher could bill it yet. So
+a folder of the site (`/archive/`) that gave a page for nothing gets no promise unasked until it asks for money.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +20,8 @@ from farthing.protocol.codec import Offer, ReceivedOffers
 
 # Hosts of one crawl that are remembered at once; the one that was longest unused goes first.
 HOSTS_MAX: Final = 4_096
+# Folders that gave pages for nothing, over all hosts; the one noted first goes first: a promise finds it again.
+FREE_FOLDERS_MAX: Final = 16_384
 # Networks whose payment is signed with its request.
 _ON_CREDIT: Final = ("clearing:", "cloudflare:")
 
@@ -27,11 +33,13 @@ class RememberedOffers:
         """Remember nothing yet."""
         self._lock = threading.Lock()
         self._offers: OrderedDict[tuple[str, str], ReceivedOffers] = OrderedDict()
+        self._free: OrderedDict[tuple[str, str, str], None] = OrderedDict()
 
-    def remember(self, authority: str, method: str, received: ReceivedOffers) -> None:
-        """Keep what can be promised unasked; what else was offered is left out."""
+    def remember(self, authority: str, method: str, received: ReceivedOffers, *, url: str = "") -> None:
+        """Keep what can be promised unasked; what else was offered is left out. `url` asked for it."""
         offers = tuple(each for each in received.offers if _on_credit(each))
         with self._lock:
+            self._free.pop((authority, method, _folder(url)), None)
             if not offers:
                 self._offers.pop((authority, method), None)
                 return
@@ -44,13 +52,22 @@ class RememberedOffers:
             while len(self._offers) > HOSTS_MAX:
                 self._offers.popitem(last=False)
 
-    def recall(self, authority: str, method: str) -> ReceivedOffers | None:
-        """Give what this host has offered last, or None."""
+    def recall(self, authority: str, method: str, *, url: str = "") -> ReceivedOffers | None:
+        """Give what this host has offered last; None where it has offered nothing, or the folder of `url` is free."""
         with self._lock:
+            if (authority, method, _folder(url)) in self._free:
+                return None
             found = self._offers.get((authority, method))
             if found is not None:
                 self._offers.move_to_end((authority, method))
             return found
+
+    def note_free(self, authority: str, method: str, url: str) -> None:
+        """Note that a page came for nothing, although a promise was with its request."""
+        with self._lock:
+            self._free[authority, method, _folder(url)] = None
+            while len(self._free) > FREE_FOLDERS_MAX:
+                self._free.popitem(last=False)
 
     def forget(self, authority: str, method: str) -> None:
         """Forget a host's offers: they were not taken."""
@@ -61,6 +78,10 @@ class RememberedOffers:
 def is_on_credit(network: str) -> bool:
     """Tell whether a network is paid by promises, which need an agent and no wallet."""
     return network.startswith(_ON_CREDIT)
+
+
+def _folder(url: str) -> str:
+    return urlsplit(url).path.rpartition("/")[0]
 
 
 def _on_credit(offer: Offer) -> bool:
