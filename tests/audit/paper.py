@@ -63,7 +63,7 @@ PRICE = 10_000
 class Desk:
     """The house, the journal and the auditor."""
 
-    def __init__(self, journal: Path) -> None:
+    def __init__(self, journal: Path | str) -> None:
         self.journal = Journal(journal)
         self.now = NOON
         self.key = SigningKey(b"\x09" * 32)

@@ -348,3 +348,25 @@ def test_A1_an_audit_of_too_many_wrong_lines_is_refused_whole(desk: Desk, monkey
     forged = [altered(line, id="sha256:" + hashlib.sha256(bytes([n])).hexdigest()) for n in range(9)]
     assert desk.pay(desk.issue(forged)).reason == "too_many_disputes"
     assert desk.disputed == {}
+
+
+def test_C6_the_records_are_the_same_in_both_engines(store_url: str) -> None:
+    from paper import Desk  # noqa: PLC0415 - beside this file
+
+    with Desk(store_url) as desk:
+        lines = [desk.promise() for _ in range(3)] + [desk.promise(receipt=False)]
+        first = desk.issue([*lines, altered(lines[0], id="sha256:" + "ef" * 32)])
+        assert (desk.pay(first).outcome, desk.signed()[0][1]) == ("paid", 3 * PRICE)
+        assert set(desk.disputed[first].values()) == {"not_authorized", "not_delivered"}
+        made = adjusted(lines[3], first, state="rejected", reason="not_delivered", charged=PRICE)
+        second = desk.issue([made, lines[0]], number=2)
+        desk.plan = desk.planned(per_window=PRICE)
+        assert desk.pay(second).amount == PRICE
+        assert [each.reason for each in desk.audit(second).disputes] == ["duplicate"]
+        third = desk.issue([desk.promise()], number=3)
+        desk.now = desk.statements[second].issued + 1
+        assert desk.pay(third).reason == "per_window"
+        desk.say(second, state="settled", transaction="0xbb", payable="0")
+        assert (desk.pay(second).outcome, desk.pay(second).transaction) == ("settled", "0xbb")
+        states = [each.state for each in desk.journal.audited()]
+        assert states == ["signed", "settled", "audited"]
