@@ -234,6 +234,11 @@ class Desk:
         found: Conclusion = self.run(conclude(self.plan, name))
         return found
 
+    def forget_disputes(self, name: str) -> None:
+        """As if every line of a statement had been accepted."""
+        forget = "DELETE FROM audited_disputes WHERE statement = ?"
+        self.journal._database.submit(lambda at: at.execute(forget, (name,)).rowcount).result()
+
     def signed(self) -> list[tuple[str, int, str, str]]:
         """Nonce, value, treasury and payer of each payment that the house was given."""
         seller = ExactEvmSeller(KNOWN)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from farthing.buyer.audit import ADJUSTMENT_PREFIX, dispute_id
+from farthing.errors import StoreError
 from farthing.protocol.statements import StatementAnswer, StatementLine
 from farthing.signatures.keys import SigningKey
 from farthing.world.keys import LocalSigner
@@ -148,6 +149,19 @@ def test_B1_a_line_without_a_receipt_is_disputed_as_not_delivered(desk: Desk) ->
     assert (dispute.line, dispute.reason) == (lines[1].id, "not_delivered")
     assert "no receipt" in dispute.evidence
     assert desk.pay(name).amount == PRICE
+
+
+def test_B1_a_promise_that_a_statement_asks_for_is_not_marked_unspent(desk: Desk) -> None:
+    disputed, owed = desk.promise(receipt=False), desk.promise(receipt=False)
+    first = desk.issue([disputed])
+    desk.pay(first)
+    second = desk.issue([owed], number=2)
+    ids = {each.promise.promise_id: each.purchase.payment_id for each in desk.journal.promises()}
+    desk.audit(second)
+    desk.forget_disputes(second)
+    with pytest.raises(StoreError, match=second):
+        desk.journal.mark_unspent(ids[owed.id], evidence="no")
+    assert desk.journal.mark_unspent(ids[disputed.id], evidence="granted").state == "closed"
 
 
 def test_C2_a_line_twice_in_one_statement_or_in_two_is_paid_once(desk: Desk) -> None:

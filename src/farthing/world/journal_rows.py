@@ -170,7 +170,8 @@ SELECT {COLUMNS}, promise, receipt FROM purchases
 WHERE promise <> '' AND (created_at > ? OR (created_at = ? AND purchase_id > ?))
 ORDER BY created_at, purchase_id LIMIT ?
 """  # noqa: S608 - constants of this module
-_PROMISE: Final = "SELECT promise FROM purchases WHERE purchase_id = ?"
+_PROMISE: Final = "SELECT promise, billed_in FROM purchases WHERE purchase_id = ?"
+_DISPUTED: Final = "SELECT 1 FROM audited_disputes WHERE network = ? AND statement = ? AND line = ?"
 SELECT_BY_PAYMENT: Final = f"SELECT {COLUMNS} FROM purchases WHERE payment_id = ?"  # noqa: S608
 SELECT_HEADER: Final = "SELECT header FROM purchases WHERE payment_id = ?"
 _BY_ID: Final = f"SELECT {COLUMNS} FROM purchases WHERE purchase_id = ?"  # noqa: S608
@@ -325,7 +326,8 @@ def mark(connection: Connection, order: Mark) -> Purchase:
                 f"Payment {payment_id} is {found.state}; only one that is unknown or refused can be marked unspent."
             )
             raise StoreError(message)
-        (promise,) = connection.execute(_PROMISE, (found.purchase_id,)).fetchone()
+        promise, billed_in = connection.execute(_PROMISE, (found.purchase_id,)).fetchone()
+        _see_unbilled(connection, found, read_promise(promise), billed_in)
         grace_seconds = PROMISE_GRACE_SECONDS if promise else WINDOW_GRACE_SECONDS
         if now_seconds < found.valid_before + grace_seconds:
             shows = "no statement lists it" if promise else "a finalised block past that time shows it unused"
@@ -336,6 +338,18 @@ def mark(connection: Connection, order: Mark) -> Purchase:
             raise StoreError(message)
         _give_back(connection, found.purchase_id, found.state, "closed", order.why, now_seconds)
     return read_purchase(connection.execute(_BY_ID, (found.purchase_id,)).fetchone())
+
+
+def _see_unbilled(connection: Connection, found: Purchase, promise: Promise | None, billed_in: str) -> None:
+    """See that no statement asks for a promise, or that the line is disputed. Raises `StoreError`."""
+    if promise is None or not billed_in:
+        return
+    place = (found.network, billed_in, promise.promise_id)
+    if connection.execute(_DISPUTED, place).fetchone() is None:
+        message = (
+            f"The statement {billed_in} bills payment {found.payment_id}, and the line is not disputed: it is owed."
+        )
+        raise StoreError(message)
 
 
 def open_payment(
