@@ -33,6 +33,10 @@ BLOCKS_MAX: Final = 1_000
 # Of one look: a treasury has some thousand payments a day.
 LOGS_MAX: Final = 10_000
 RECEIPTS_AT_ONCE: Final = 50
+# Where a chain says nothing of finality: deeper than any reorganisation that was seen on a chain in use.
+FINAL_DEPTH: Final = 64
+# JSON-RPC's "no such method" and "invalid params", and Ethereum's "unknown block".
+_NO_SUCH_BLOCK: Final = frozenset({-32601, -32602, -39001})
 # A payout's authorisation is open for a day; one that did not settle in it is signed again, under the same nonce.
 PAYOUT_SECONDS: Final = 86_400
 # An authorisation must be open until the statement's due date, or for this long where that is over or near.
@@ -133,17 +137,7 @@ class UsdcRail(msgspec.Struct, frozen=True, kw_only=True):
         end = min(number, begin + BLOCKS_MAX - 1)
         if end < begin:
             return RailReport(network, (), begin, time_seconds, complete=True)
-        treasury = write_data(pack_address(parse_address(self.treasury)))
-        where = {"address": self.token.address, "fromBlock": hex(begin), "toBlock": hex(end)}
-        topic = write_data(TRANSFER_TOPIC)
-        answers = yield from AskNode(
-            network,
-            (
-                NodeCall("eth_getLogs", ({**where, "topics": [topic, None, treasury]},)),
-                NodeCall("eth_getLogs", ({**where, "topics": [topic, treasury]},)),
-            ),
-        )
-        found = [log for answer in answers for log in _logs(answer)]
+        found, end = yield from self._transfers(begin, end)
         hashes = sorted({write_data(log.transaction_hash) for log in found})
         movements: list[Movement] = []
         for first in range(0, len(hashes), RECEIPTS_AT_ONCE):
@@ -154,12 +148,39 @@ class UsdcRail(msgspec.Struct, frozen=True, kw_only=True):
                 movements += self._movements(receipt)
         return RailReport(network, tuple(movements), end + 1, time_seconds, complete=end == number)
 
+    def _transfers(self, begin: int, end: int) -> Flow[tuple[list[Log], int]]:
+        """Find the token's transfers to and from the treasury; fewer blocks where those are more than come at once.
+
+        Anybody may send the treasury dust: what a node doesn't give of a thousand blocks it gives of a few.
+        """
+        treasury = write_data(pack_address(parse_address(self.treasury)))
+        topic = write_data(TRANSFER_TOPIC)
+        while True:
+            where = {"address": self.token.address, "fromBlock": hex(begin), "toBlock": hex(end)}
+            answers = yield from AskNode(
+                self.token.network,
+                (
+                    NodeCall("eth_getLogs", ({**where, "topics": [topic, None, treasury]},)),
+                    NodeCall("eth_getLogs", ({**where, "topics": [topic, treasury]},)),
+                ),
+            )
+            try:
+                return [log for answer in answers for log in _logs(answer)], end
+            except NodeUnavailable:
+                if end == begin:
+                    raise
+            end = begin + (end - begin) // 2
+
     def _final_block(self) -> Flow[tuple[int, int]]:
         known = self.networks.find(self.token.network)
-        depth = 1 if known is None else known.confirmations
+        depth = FINAL_DEPTH if known is None else max(FINAL_DEPTH, known.confirmations)
         (answer,) = yield from AskNode(self.token.network, (NodeCall("eth_getBlockByNumber", ("finalized", False)),))
+        if isinstance(answer, NodeFailure) and answer.code not in _NO_SUCH_BLOCK and "not found" not in answer.message:
+            # A node in trouble says nothing of what is final, and less must not count for it.
+            message = f"The node did not send the finalised block: {answer.message}"
+            raise NodeUnavailable(message)
         if isinstance(answer, NodeFailure) or answer is None:
-            # A chain that knows no such tag: the depth at which its payments count as settled.
+            # A chain that knows no such tag.
             (latest,) = yield from AskNode(self.token.network, (NodeCall("eth_blockNumber"),))
             number = max(0, read_quantity(latest) - depth)
             (answer,) = yield from AskNode(

@@ -165,14 +165,14 @@ class PaidWSGI:
         token = current.set(Passed(payment, match.route.mark))
         try:
             held.run(self.app, {**environ, ENVIRON_KEY: payment})
+            response = body.store(held.status, held.headers, durable=False)
+            pieces = body_of(response, self.seller.store.spool_folder)
         except BaseException:
             body.discard()
             self.drive(give_back(admitted))
             raise
         finally:
             current.reset(token)
-        response = body.store(held.status, held.headers, durable=False)
-        pieces = body_of(response, self.seller.store.spool_folder)
         if not succeeded(held.status):
             self.drive(give_back(admitted))
             kept = [each for each in held.headers if each[0].lower() not in RESPONSE_HEADERS]
