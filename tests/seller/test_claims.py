@@ -25,9 +25,10 @@ from farthing.seller.store import (
     MarkDelivered,
     StoredResponse,
 )
+from farthing.world.many_rows import ROWS_MAX
 from farthing.world.migrations import load_migrations, migrate
 from farthing.world.performers import Performer
-from farthing.world.seller_rows import LANES, ROWS_MAX
+from farthing.world.seller_rows import LANES
 from farthing.world.seller_store import SellerStore
 from farthing.world.sqlite import Database
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -85,7 +86,7 @@ class Desk(msgspec.Struct, frozen=True):
     @property
     def networks(self) -> tuple[str, ...]:
         """The networks on which something is settled here."""
-        return tuple(sorted({network for network, _ in self.assets}))
+        return _networks(self.assets)
 
     def supported(self) -> SupportedResponse:
         """Give the answer of `/supported`."""
@@ -97,3 +98,9 @@ class Desk(msgspec.Struct, frozen=True):
             if self.mechanisms.find(scheme, network) is not None
         )
         return SupportedResponse(kinds=kinds, extensions=(IDEMPOTENCY_KEYS, NAME), signers=self.signers)
+
+
+# Asked for with each payment.
+@lru_cache(maxsize=8)
+def _networks(assets: frozenset[tuple[str, str]]) -> tuple[str, ...]:
+    return tuple(sorted({network for network, _ in assets}))

@@ -40,7 +40,7 @@ class Quota:
         if amount > self.amount_max:
             return self.period_seconds
         used = self._used.get(name)
-        if used is None:
+        if used is None or sum(used.values()) + amount <= self.amount_max:
             return 0
         part = int(now_seconds / self._part_seconds)
         # Any period touches the part that runs and the six before it, at most.

@@ -52,6 +52,7 @@ SPENT_LOOKBACK_BLOCKS: Final = 1_000
 # Refusals that say that the right is gone; the transaction that took it is then named.
 _SPENT_REASONS: Final = frozenset({"invalid_exact_evm_nonce_already_used"})
 _SUCCESS: Final = frozenset({CONFIRMED, FINAL})
+_OVER: Final = frozenset({CONFIRMED, FINAL, REFUSED})
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -69,7 +70,8 @@ class Call(msgspec.Struct, frozen=True):
 class AwaitOutcome(Effect["PaymentRecord | None"], frozen=True):
     """Have the submitter settle a payment on record, and wait until it is CONFIRMED or REFUSED, or `seconds` are over.
 
-    The answer is the payment as it is on record then. `signed` and `base_fee_wei` save the submitter a look-up.
+    The answer is the payment as it is on record then. `signed` and `base_fee_wei` save the submitter a look-up. Where
+    the payment is `fresh`, put on record by this very call, it is not looked up before it is waited for.
     """
 
     payment_id: str
@@ -79,6 +81,7 @@ class AwaitOutcome(Effect["PaymentRecord | None"], frozen=True):
     seconds: float
     signed: SignedPayment
     base_fee_wei: int = 0
+    fresh: bool = False
 
 
 def settle(
@@ -153,10 +156,11 @@ def _enter(
 def _wait(
     record: PaymentRecord, call: Call, signed: SignedPayment, seconds: float, base_fee_wei: int = 0
 ) -> Flow[PaymentRecord]:
-    if record.state in {*_SUCCESS, REFUSED}:
+    if record.state in _OVER:
         return record
+    fresh = record.state == PAYMENT.start and record.claimant == call.claimant
     waited = yield from AwaitOutcome(
-        record.payment_id, record.scheme, record.network, call.claimant, seconds, signed, base_fee_wei
+        record.payment_id, record.scheme, record.network, call.claimant, seconds, signed, base_fee_wei, fresh
     )
     return record if waited is None else waited
 

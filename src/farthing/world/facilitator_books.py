@@ -8,7 +8,7 @@ Ledger rows are only ever inserted: a lost block is booked back by a transfer of
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -18,19 +18,25 @@ from farthing.ledger.accounts import GAS, NATIVE, PAYEE, PAYER, WALLET, Account,
 from farthing.ledger.transfers import Entry, Transfer, balances
 from farthing.world.connection import Connection, Database
 from farthing.world.facilitator_rows import SELECT_PAYMENT, read_payment, sources
+from farthing.world.many_rows import for_list, found, pieces, returned, write
 
 # A page of a list: what a person reads, and what a program takes at once.
 PAGE_ROWS_MAX: Final = 1_000
 
-_PAYMENT_FOR_BOOKS: Final = """
-SELECT network, asset, payer, pay_to, amount, claimant, told, confirmations FROM payments WHERE payment_id = ?
+_CONFIRMATIONS: Final = "SELECT confirmations FROM payments WHERE payment_id = ?"
+_PAYMENTS_FOR_BOOKS: Final = """
+SELECT payment_id, network, asset, payer, pay_to, amount, claimant, told, confirmations FROM payments
+WHERE payment_id IN {}
 """
 _CONFIRM: Final = f"""
 UPDATE payments
-SET state = '{PAYMENT.move("confirm").target}', transaction_hash = ?, block_number = ?, block_hash = ?, log_index = ?,
-    told = ?, confirmations = confirmations + 1
-WHERE payment_id = ? AND state IN {sources(PAYMENT, "confirm")}
+SET state = '{PAYMENT.move("confirm").target}', transaction_hash = v.column2, block_number = v.column3,
+    block_hash = v.column4, log_index = v.column5, told = v.column6, confirmations = confirmations + 1
+FROM (VALUES {{}}) AS v
+WHERE payment_id = v.column1 AND state IN {sources(PAYMENT, "confirm")}
+RETURNING payment_id
 """
+_CONFIRM_COLUMNS: Final = 6
 _LOSE: Final = f"""
 UPDATE payments
 SET state = '{PAYMENT.move("lose").target}', transaction_hash = '', block_number = NULL, block_hash = '',
@@ -52,7 +58,7 @@ WHERE payment_id = ? AND state IN {sources(PAYMENT, "refuse")}
 """
 _FINALISE: Final = f"""
 UPDATE payments SET state = '{PAYMENT.move("finalise").target}'
-WHERE payment_id = ? AND state IN {sources(PAYMENT, "finalise")}
+WHERE state IN {sources(PAYMENT, "finalise")} AND payment_id IN {{}}
 """
 _MINE: Final = f"""
 UPDATE transactions SET state = '{TRANSACTION.move("mine").target}', hash = ?, block_number = ?, block_hash = ?
@@ -74,13 +80,23 @@ SET state = '{TRANSACTION.move("drop").target}', block_number = NULL, block_hash
 WHERE network = ? AND wallet = ? AND nonce = ? AND state IN {sources(TRANSACTION, "drop")}
 """
 _INSERT_TRANSFER: Final = """
-INSERT INTO ledger_transfers (transfer_id, payment_id, transaction_hash, reverses, booked_at) VALUES (?, ?, ?, ?, ?)
+INSERT INTO ledger_transfers (transfer_id, payment_id, transaction_hash, reverses, booked_at) VALUES {}
 """
-_INSERT_ENTRY: Final = "INSERT INTO ledger_entries (transfer_id, side, account, amount) VALUES (?, ?, ?, ?)"
+_TRANSFER_COLUMNS: Final = 5
+_INSERT_ENTRY: Final = "INSERT INTO ledger_entries (transfer_id, side, account, amount) VALUES {}"
+_ENTRY_COLUMNS: Final = 4
 _TRANSFER_BACK: Final = """
 SELECT e.side, e.account, e.amount, t.transaction_hash FROM ledger_entries e
 JOIN ledger_transfers t ON t.transfer_id = e.transfer_id WHERE e.transfer_id = ?
 """
+
+
+class Booking(NamedTuple):
+    """A transfer with the payment that it is for, if any, and the transaction that made it."""
+
+    transfer: Transfer
+    payment_id: str
+    transaction: str
 
 
 def record_chain(at: Connection, effect: RecordChain) -> ChainRecorded:
@@ -93,40 +109,48 @@ def record_chain(at: Connection, effect: RecordChain) -> ChainRecorded:
     lost = frozenset(each for each in effect.lost if _lose(at, each, effect.now_seconds))
     for nonce in effect.dropped:
         _drop(at, effect, nonce)
-    confirmed = frozenset(each.payment_id for each in effect.confirmed if _confirm(at, effect, each))
+    confirmed = _confirm(at, effect)
     refused = frozenset(each.payment_id for each in effect.refused if _refuse(at, each))
     released = frozenset(
         each for each in effect.released if at.execute(_RELEASE, (effect.now_seconds, each)).rowcount == 1
     )
-    at.executemany(_FINALISE, [(each,) for each in effect.final])
+    for piece in pieces(effect.final):
+        at.execute(for_list(_FINALISE, len(piece)), piece)
     return ChainRecorded(confirmed, refused, released, lost)
 
 
-def _confirm(at: Connection, effect: RecordChain, seen: Confirmed) -> bool:
-    row = at.execute(_PAYMENT_FOR_BOOKS, (seen.payment_id,)).fetchone()
-    if row is None:
-        return False
-    network, asset, payer, pay_to, amount, claimant, told, confirmations = row
-    told_now = int(bool(told) or claimant in effect.live)
-    place = (seen.transaction, seen.block_number, seen.block_hash, seen.log_index)
-    if at.execute(_CONFIRM, (*place, told_now, seen.payment_id)).rowcount != 1:
-        return False
-    if int(amount) > 0:
-        transfer = Transfer(
-            transfer_id=f"{seen.payment_id}:{confirmations + 1}",
-            debit=Account(PAYER, network, asset, payer),
-            credit=Account(PAYEE, network, asset, pay_to),
-            amount=int(amount),
-        )
-        _book(at, transfer, seen.payment_id, seen.transaction, effect.now_seconds)
-    return True
+def _confirm(at: Connection, effect: RecordChain) -> frozenset[str]:
+    """Confirm payments that were not yet, and book them; the answer are those."""
+    # What was seen of a payment first counts, as it would one by one.
+    seen = {each.payment_id: each for each in reversed(effect.confirmed)}
+    rows = {row[0]: row[1:] for row in found(at, _PAYMENTS_FOR_BOOKS, tuple(seen))}
+    told = {each: int(bool(row[6]) or row[5] in effect.live) for each, row in rows.items()}
+    moves = [
+        (each.payment_id, each.transaction, each.block_number, each.block_hash, each.log_index, told[each.payment_id])
+        for each in seen.values()
+        if each.payment_id in rows
+    ]
+    moved = frozenset(payment_id for (payment_id,) in returned(at, _CONFIRM, _CONFIRM_COLUMNS, moves))
+    _book(at, [_transfer(each, rows[each], seen[each]) for each in moved if int(rows[each][4]) > 0], effect.now_seconds)
+    return moved
+
+
+def _transfer(payment_id: str, row: tuple[Any, ...], seen: Confirmed) -> Booking:
+    network, asset, payer, pay_to, amount, _, _, confirmations = row
+    transfer = Transfer(
+        transfer_id=f"{payment_id}:{confirmations + 1}",
+        debit=Account(PAYER, network, asset, payer),
+        credit=Account(PAYEE, network, asset, pay_to),
+        amount=int(amount),
+    )
+    return Booking(transfer, payment_id, seen.transaction)
 
 
 def _lose(at: Connection, payment_id: str, now_seconds: int) -> bool:
-    row = at.execute(_PAYMENT_FOR_BOOKS, (payment_id,)).fetchone()
+    row = at.execute(_CONFIRMATIONS, (payment_id,)).fetchone()
     if row is None or at.execute(_LOSE, (payment_id,)).rowcount != 1:
         return False
-    _book_back(at, f"{payment_id}:{row[-1]}", payment_id, now_seconds)
+    _book_back(at, f"{payment_id}:{row[0]}", payment_id, now_seconds)
     return True
 
 
@@ -148,7 +172,7 @@ def _finish(at: Connection, effect: RecordChain, mined: Mined) -> None:
         credit=Account(GAS, effect.network, NATIVE, effect.wallet),
         amount=cost,
     )
-    _book(at, transfer, "", mined.transaction, effect.now_seconds)
+    _book(at, [Booking(transfer, "", mined.transaction)], effect.now_seconds)
 
 
 def _drop(at: Connection, effect: RecordChain, nonce: int) -> None:
@@ -161,10 +185,15 @@ def _drop(at: Connection, effect: RecordChain, nonce: int) -> None:
         _book_back(at, f"gas:{hash_}:{finishes}", "", effect.now_seconds)
 
 
-def _book(at: Connection, transfer: Transfer, payment_id: str, transaction: str, now_seconds: int) -> None:
-    at.execute(_INSERT_TRANSFER, (transfer.transfer_id, payment_id, transaction, transfer.reverses, now_seconds))
-    for entry in transfer.entries():
-        at.execute(_INSERT_ENTRY, (entry.transfer_id, entry.side, entry.account, str(entry.amount)))
+def _book(at: Connection, bookings: list[Booking], now_seconds: int) -> None:
+    transfers = [
+        (each.transfer.transfer_id, each.payment_id, each.transaction, each.transfer.reverses, now_seconds)
+        for each in bookings
+    ]
+    write(at, _INSERT_TRANSFER, _TRANSFER_COLUMNS, transfers)
+    entries = [entry for each in bookings for entry in each.transfer.entries()]
+    rows = [(entry.transfer_id, entry.side, entry.account, str(entry.amount)) for entry in entries]
+    write(at, _INSERT_ENTRY, _ENTRY_COLUMNS, rows)
 
 
 def _book_back(at: Connection, transfer_id: str, payment_id: str, now_seconds: int) -> None:
@@ -175,7 +204,7 @@ def _book_back(at: Connection, transfer_id: str, payment_id: str, now_seconds: i
     accounts = {side: read_account(account) for side, account, _, _ in rows}
     _, _, amount, transaction = rows[0]
     booked = Transfer(transfer_id=transfer_id, debit=accounts["debit"], credit=accounts["credit"], amount=int(amount))
-    _book(at, booked.reversal(f"{transfer_id}:back"), payment_id, transaction, now_seconds)
+    _book(at, [Booking(booked.reversal(f"{transfer_id}:back"), payment_id, transaction)], now_seconds)
 
 
 class LedgerRow(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ from farthing.facilitator.store import (
 )
 from farthing.world.connection import Connection
 from farthing.world.facilitator_rows import sources
+from farthing.world.many_rows import for_list, pieces, write
 
 _TAKE_LEASE: Final = """
 INSERT INTO wallets (network, wallet, owner, epoch, until_at) VALUES (?, ?, ?, 1, ?)
@@ -52,10 +53,11 @@ UPDATE wallets SET first_nonce = ? WHERE network = ? AND wallet = ? AND epoch = 
 _STOP_WALLET: Final = "UPDATE wallets SET stopped = ? WHERE network = ? AND wallet = ? AND stopped = ''"
 _UNDER_LEASE: Final = "SELECT 1 FROM wallets WHERE network = ? AND wallet = ? AND epoch = ? AND stopped = ''"
 
+# By payment id: SQLite would go through all that waits on a network, were the network a term that an index has.
 _JOIN: Final = f"""
 UPDATE payments SET state = '{PAYMENT.move("join").target}', wallet = ?, nonce = ?
-WHERE payment_id = ? AND network = ? AND state IN {sources(PAYMENT, "admit", "join")}
-RETURNING gas_limit
+WHERE NOT network <> ? AND state IN {sources(PAYMENT, "admit", "join")} AND payment_id IN {{}}
+RETURNING payment_id, gas_limit
 """
 _EXPIRE: Final = f"""
 UPDATE payments SET state = '{PAYMENT.move("expire").target}', reason = ?, message = ?
@@ -65,7 +67,8 @@ _INSERT_TRANSACTION: Final = f"""
 INSERT INTO transactions (network, wallet, nonce, state, lease_epoch, gas_limit, created_at)
 VALUES (?, ?, ?, '{TRANSACTION.start}', ?, ?, ?)
 """
-_INSERT_MEMBER: Final = "INSERT INTO transaction_members (network, wallet, nonce, payment_id) VALUES (?, ?, ?, ?)"
+_INSERT_MEMBER: Final = "INSERT INTO transaction_members (network, wallet, nonce, payment_id) VALUES {}"
+_MEMBER_COLUMNS: Final = 4
 _MOVE_SIGNED: Final = """
 UPDATE transactions SET state = ?, hash = ?, lease_epoch = ?
 WHERE network = ? AND wallet = ? AND nonce = ? AND state IN %s
@@ -151,15 +154,17 @@ def plan_transactions(at: Connection, effect: PlanTransactions) -> tuple[OutboxE
         return ()
     built: list[OutboxEntry] = []
     for payment_ids in effect.groups:
-        joined: dict[str, int] = {}
-        for payment_id in payment_ids:
-            for (gas_limit,) in at.execute(_JOIN, (effect.wallet, nonce, payment_id, effect.network)).fetchall():
-                joined[payment_id] = gas_limit
+        gas_limits: dict[str, int] = {}
+        for piece in pieces(payment_ids):
+            values = (effect.wallet, nonce, effect.network, *piece)
+            gas_limits.update(at.execute(for_list(_JOIN, len(piece)), values).fetchall())
+        # In the order of the group, whatever order a database tells them in.
+        joined = {each: gas_limits[each] for each in payment_ids if each in gas_limits}
         if not joined:
             continue
         gas_limit = joined_gas_limit(joined.values())
         at.execute(_INSERT_TRANSACTION, (*wallet, nonce, effect.epoch, gas_limit, effect.now_seconds))
-        at.executemany(_INSERT_MEMBER, [(*wallet, nonce, payment_id) for payment_id in joined])
+        write(at, _INSERT_MEMBER, _MEMBER_COLUMNS, [(*wallet, nonce, payment_id) for payment_id in joined])
         built.append(OutboxEntry(nonce=nonce, state=TRANSACTION.start, gas_limit=gas_limit, members=tuple(joined)))
         nonce += 1
     return tuple(built)

@@ -6,6 +6,7 @@ Every move is one conditional statement whose condition on the state comes from 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -46,6 +47,7 @@ from farthing.world.connection import Connection
 from farthing.world.database import off_the_loop, open_database
 from farthing.world.facilitator_books import Books, record_chain
 from farthing.world.facilitator_rows import SELECT_PAYMENT, read_payment
+from farthing.world.many_rows import returned, write
 from farthing.world.marks import among
 from farthing.world.pending import Pending
 
@@ -58,10 +60,12 @@ _INSERT_PAYMENT: Final = """
 INSERT INTO payments (
     payment_id, state, scheme, network, asset, payer, pay_to, amount, valid_before, fingerprint, requirements_print,
     created_at, recorded_block, gas_limit, alone, caller, idempotency_key, claimant, claim_until
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (payment_id) DO NOTHING
+) VALUES {}
+ON CONFLICT (payment_id) DO NOTHING RETURNING payment_id
 """
-_INSERT_BODY: Final = "INSERT INTO payment_bodies (payment_id, payment, requirements) VALUES (?, ?, ?)"
+_PAYMENT_COLUMNS: Final = 19
+_INSERT_BODY: Final = "INSERT INTO payment_bodies (payment_id, payment, requirements) VALUES {}"
+_BODY_COLUMNS: Final = 3
 # An id is free again where the payment that had it was refused. Of two payments with one id at once, in whatever
 # processes, one is bound: the statement of the other meets its row.
 _BIND_IDENTIFIER: Final = """
@@ -134,7 +138,7 @@ class FacilitatorStore:
             LoadFailedPayers: self._reading(_load_failed_payers),
             CountPayments: self._reading(_count_payments),
             FindIdentified: self._reading(_find_identified),
-            RecordPayment: self._writing(_record_payment),
+            RecordPayment: partial(self.database.join, _record_payments),
             TakePlace: self._writing(_take_place),
             GivePlaceUp: self._writing(_give_place_up),
             Tell: self._writing(_tell),
@@ -253,39 +257,54 @@ def _find_identified(at: Connection, effect: FindIdentified) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _record_payment(at: Connection, effect: RecordPayment) -> PaymentRecord | IdentifierTaken:
-    record = effect.record
-    if effect.identifier and at.execute(_BIND_IDENTIFIER, (effect.identifier, record.payment_id)).rowcount != 1:
-        return IdentifierTaken()
-    inserted = at.execute(
-        _INSERT_PAYMENT,
-        (
-            record.payment_id,
-            PAYMENT.start,
-            record.scheme,
-            record.network,
-            record.asset,
-            record.payer,
-            record.pay_to,
-            str(record.amount),
-            record.valid_before,
-            record.fingerprint,
-            record.requirements_print,
-            record.created_at,
-            record.recorded_block,
-            record.gas_limit,
-            int(record.alone),
-            record.caller,
-            record.idempotency_key,
-            record.claimant,
-            record.claim_until,
-        ),
-    ).rowcount
-    if inserted:
-        body = (record.payment_id, effect.body.payment.decode(), effect.body.requirements.decode())
-        at.execute(_INSERT_BODY, body)
-        return record
-    return _known(at, record.payment_id)
+def _record_payments(at: Connection, effects: list[RecordPayment]) -> list[PaymentRecord | IdentifierTaken]:
+    """Put payments on record that are not yet; the answers are what is on record of each."""
+    bound = [each for each in effects if _bind(at, each)]
+    made = {row[0] for row in returned(at, _INSERT_PAYMENT, _PAYMENT_COLUMNS, [_row(each.record) for each in bound])}
+    bodies: list[tuple[str, str, str]] = []
+    answers: dict[int, PaymentRecord] = {}
+    for each in bound:
+        payment_id = each.record.payment_id
+        if payment_id in made:
+            # Of two of one batch the first one's row was inserted.
+            made.discard(payment_id)
+            bodies.append((payment_id, each.body.payment.decode(), each.body.requirements.decode()))
+            answers[id(each)] = each.record
+        else:
+            answers[id(each)] = _known(at, payment_id)
+    write(at, _INSERT_BODY, _BODY_COLUMNS, bodies)
+    return [answers.get(id(each), IdentifierTaken()) for each in effects]
+
+
+def _bind(at: Connection, effect: RecordPayment) -> bool:
+    """Bind a payment's identifier, where it has one; False where another payment has it that may count."""
+    if not effect.identifier:
+        return True
+    return at.execute(_BIND_IDENTIFIER, (effect.identifier, effect.record.payment_id)).rowcount == 1
+
+
+def _row(record: PaymentRecord) -> tuple[Any, ...]:
+    return (
+        record.payment_id,
+        PAYMENT.start,
+        record.scheme,
+        record.network,
+        record.asset,
+        record.payer,
+        record.pay_to,
+        str(record.amount),
+        record.valid_before,
+        record.fingerprint,
+        record.requirements_print,
+        record.created_at,
+        record.recorded_block,
+        record.gas_limit,
+        int(record.alone),
+        record.caller,
+        record.idempotency_key,
+        record.claimant,
+        record.claim_until,
+    )
 
 
 def _take_place(at: Connection, effect: TakePlace) -> PaymentRecord | None:

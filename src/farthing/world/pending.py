@@ -7,12 +7,14 @@ for every payment, and a lock with a condition was half of what a write cost its
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, cast
 
 R = TypeVar("R")
 
-__all__ = ["Pending"]
+__all__ = ["Pending", "after_the_batch", "settle_all"]
+
+_this_thread = threading.local()
 
 
 class Pending(Generic[R]):
@@ -86,3 +88,31 @@ class Pending(Generic[R]):
         if not known.wait(timeout):
             message = f"no answer in {timeout} seconds; what was asked for may still happen"
             raise TimeoutError(message)
+
+
+def settle_all(answers: Iterable[tuple[Pending[Any], tuple[Any] | BaseException]]) -> None:
+    """Give the answers of one batch, `(answer,)` or what went wrong, and then make the calls that were put off."""
+    put_off: dict[Callable[[], object], None] = {}
+    _this_thread.put_off = put_off
+    try:
+        for pending, answer in answers:
+            if isinstance(answer, BaseException):
+                pending.fail(answer)
+            else:
+                pending.resolve(answer[0])
+    finally:
+        _this_thread.put_off = None
+        for call in put_off:
+            call()
+
+
+def after_the_batch(call: Callable[[], object]) -> None:
+    """Make `call` once all answers of the batch are given that this thread is giving; at once where it gives none.
+
+    Who is woken by the first of them would else go on before the others are known, and be woken for each again.
+    """
+    put_off: dict[Callable[[], object], None] | None = getattr(_this_thread, "put_off", None)
+    if put_off is None:
+        call()
+    else:
+        put_off[call] = None

@@ -23,7 +23,7 @@ from farthing.flow import Effect
 from farthing.world.clock import system_handlers
 from farthing.world.crash import with_crashes
 from farthing.world.loop import run_blocking
-from farthing.world.pending import Pending
+from farthing.world.pending import Pending, after_the_batch
 
 R = TypeVar("R")
 
@@ -99,11 +99,14 @@ class Waker:
         # Looked at after the append: where it is True still, the wake-up that was asked for will find it.
         if not self._asked:
             self._asked = True
-            try:
-                self.loop.call_soon_threadsafe(self._wake_all)
-            except RuntimeError:
-                if not self.loop.is_closed():  # else nobody waits there any more
-                    raise
+            after_the_batch(self._ask)
+
+    def _ask(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._wake_all)
+        except RuntimeError:
+            if not self.loop.is_closed():  # else nobody waits there any more
+                raise
 
     def _wake_all(self) -> None:
         self._asked = False

@@ -7,8 +7,7 @@ answer. Both are joint operations: one statement for all that a batch holds of a
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -28,6 +27,7 @@ from farthing.seller.store import (
     StoredResponse,
 )
 from farthing.world.connection import Connection
+from farthing.world.many_rows import for_list, for_rows, pieces, write
 
 _NEWEST: Final = "(SELECT claim FROM seller_claim WHERE payment_id = ? ORDER BY epoch DESC LIMIT 1)"
 LOOK_UP: Final = (
@@ -134,8 +134,6 @@ LANES: Final = "SELECT value FROM seller_fact WHERE fact = 'lanes'"
 
 # No two stores draw the same name.
 NAME_SIZE_BYTES: Final = 16
-# Rows of one statement: SQLite compiles one for each power of two up to this, and a batch seldom has more.
-ROWS_MAX: Final = 32
 # A response that nobody will be given is not kept: it would only take room.
 NOTHING_TO_DELIVER: Final = frozenset({State.CLOSED, State.REFUND_DUE, State.VOID, State.ABORTED})
 _DROPS_RESPONSE: Final = NOTHING_TO_DELIVER | {State.DELIVERED}
@@ -158,50 +156,19 @@ class Move(NamedTuple):
     wanted: Advance
 
 
-@cache
-def _for_rows(sql: str, columns: int, count: int) -> str:
-    """Write a statement out for `count` rows."""
-    row = f"({', '.join('?' * columns)})"
-    return sql.format(", ".join([row] * count))
-
-
-@cache
-def _for_list(sql: str, count: int) -> str:
-    return sql.format(f"({', '.join('?' * count)})")
-
-
-def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Cut into powers of two of rows, so that there are few statements to be compiled."""
-    start, left = 0, len(rows)
-    while left:
-        size = min(ROWS_MAX, 1 << (left.bit_length() - 1))
-        yield rows[start : start + size]
-        start += size
-        left -= size
-
-
-def _write(connection: Connection, sql: str, columns: int, rows: Sequence[tuple[Any, ...]]) -> int:
-    """Run a statement for many rows; gives how many it affected."""
-    done = 0
-    for piece in _pieces(rows):
-        values = [value for row in piece for value in row]
-        done += connection.execute(_for_rows(sql, columns, len(piece)), values).rowcount
-    return done
-
-
 def claim_together(connection: Connection, items: list[NewClaim]) -> list[Claimed | Known]:
     """Claim payments that were never claimed: for each the claim, or what is known, where another was first."""
     rows = [_claim_row(each, 1) for each in items]
     won = None
-    if _write(connection, CLAIM, CLAIM_COLUMNS, rows) != len(items):
+    if write(connection, CLAIM, CLAIM_COLUMNS, rows) != len(items):
         won = {
             row[0]
-            for piece in _pieces([each.claim for each in items])
-            for row in connection.execute(_for_list(CLAIMED, len(piece)), piece)
+            for piece in pieces([each.claim for each in items])
+            for row in connection.execute(for_list(CLAIMED, len(piece)), piece)
         }
     made = [each for each in items if won is None or each.claim in won]
     states = [(each.claim, each.wanted.state.value, 1, each.wanted.lease_until) for each in made]
-    _write(connection, STATE, STATE_COLUMNS, states)
+    write(connection, STATE, STATE_COLUMNS, states)
     return [
         Claimed(1, each.claim) if won is None or each.claim in won else _found(connection, each.wanted.payment_id)
         for each in items
@@ -213,10 +180,10 @@ def claim_again(connection: Connection, item: NewClaim, over: Known) -> Claimed 
     if connection.execute(STANDING, (over.claim,)).fetchone() != (over.state.value, over.epoch):
         return _found(connection, item.wanted.payment_id)
     epoch = over.epoch + 1
-    if _write(connection, CLAIM, CLAIM_COLUMNS, [_claim_row(item, epoch)]) != 1:
+    if write(connection, CLAIM, CLAIM_COLUMNS, [_claim_row(item, epoch)]) != 1:
         return _found(connection, item.wanted.payment_id)
     state = (item.claim, item.wanted.state.value, epoch, item.wanted.lease_until)
-    _write(connection, STATE, STATE_COLUMNS, [state])
+    write(connection, STATE, STATE_COLUMNS, [state])
     return Claimed(epoch, item.claim)
 
 
@@ -267,22 +234,22 @@ def _found(connection: Connection, payment_id: str) -> Known:
 def move_together(connection: Connection, items: list[Move]) -> list[bool]:
     """Move claims that are still where they were, and keep what goes with each; tells which were moved."""
     answers: list[bool] = []
-    for piece in _pieces(items):
+    for piece in pieces(items):
         values = [value for each in piece for value in _move_row(each)]
-        done = connection.execute(_for_rows(MOVE, MOVE_COLUMNS, len(piece)), values).rowcount
+        done = connection.execute(for_rows(MOVE, MOVE_COLUMNS, len(piece)), values).rowcount
         if done == len(piece):
             answers += [True] * done
         else:
             # Of two moves of one claim one was made; whose it was is written in its row.
-            rows = connection.execute(_for_list(MOVED, len(piece)), [each.claim for each in piece])
+            rows = connection.execute(for_list(MOVED, len(piece)), [each.claim for each in piece])
             movers = {row[0] for row in rows}
             answers += [each.mover in movers for each in piece]
     moved = [each for each, is_moved in zip(items, answers, strict=True) if is_moved]
-    _write(connection, KEEP_RESPONSE, RESPONSE_COLUMNS, [row for each in moved for row in _response_rows(each)])
-    _write(connection, POST, POST_COLUMNS, [row for each in moved for row in _ledger_rows(each)])
+    write(connection, KEEP_RESPONSE, RESPONSE_COLUMNS, [row for each in moved for row in _response_rows(each)])
+    write(connection, POST, POST_COLUMNS, [row for each in moved for row in _ledger_rows(each)])
     dropped = [each.claim for each in moved if each.wanted.target in _DROPS_RESPONSE and not each.wanted.keep]
-    for piece in _pieces(dropped):
-        connection.execute(_for_list(DROP_RESPONSE, len(piece)), piece)
+    for claims in pieces(dropped):
+        connection.execute(for_list(DROP_RESPONSE, len(claims)), claims)
     return answers
 
 
@@ -336,11 +303,11 @@ def _ledger_rows(item: Move) -> Iterator[tuple[Any, ...]]:
 def archive(connection: Connection, valid_before: int, limit: int) -> tuple[int, list[str]]:
     """Move payments that are over into the archive; gives how many, and the spool files that may go."""
     over = connection.execute(OVER, (valid_before, valid_before, limit)).fetchall()
-    for piece in _pieces(over):
+    for piece in pieces(over):
         claims = [row[0] for row in piece]
         for sql in (ARCHIVE, *FORGET):
-            connection.execute(_for_list(sql, len(claims)), claims)
-        connection.execute(_for_list(FREE_IDENTIFIERS, len(piece)), [row[1] for row in piece])
+            connection.execute(for_list(sql, len(claims)), claims)
+        connection.execute(for_list(FREE_IDENTIFIERS, len(piece)), [row[1] for row in piece])
     return len(over), [row[2] for row in over if row[2]]
 
 

@@ -33,7 +33,7 @@ from farthing.errors import StoreError
 from farthing.world.batches import ALONE, Gathered, Waiting, run_together
 from farthing.world.filelock import FileLock
 from farthing.world.migrations import Migration, load_migrations, migrate
-from farthing.world.pending import Pending
+from farthing.world.pending import Pending, settle_all
 from farthing.world.sqlite_errors import ends_connection, translate
 
 R = TypeVar("R")
@@ -231,11 +231,7 @@ class Database:
             except BaseException as error:  # noqa: BLE001 - a caller waits for each answer: the thread must not die
                 answers = [error] * len(batch)
                 self._drop_writer()
-        for waiting, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, BaseException):
-                waiting.pending.fail(answer)
-            else:
-                waiting.pending.resolve(answer[0])
+        settle_all(zip([waiting.pending for waiting in batch], answers, strict=True))
 
     def _commit(self, batch: list[Waiting]) -> list[tuple[Any] | BaseException]:
         """Run `batch` under the file's lock: together if that goes well, else each alone, so that only one fails."""

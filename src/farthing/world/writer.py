@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from farthing.errors import StoreError
 from farthing.world.batches import ALONE, Gathered, Waiting
 from farthing.world.connection import Joint, Operation
-from farthing.world.pending import Pending
+from farthing.world.pending import Pending, settle_all
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -126,8 +126,4 @@ class Writer:
             answers = self._commit(batch)
         except BaseException as error:  # noqa: BLE001 - a caller waits for each answer: the thread must not die
             answers = [error] * len(batch)
-        for waiting, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, BaseException):
-                waiting.pending.fail(answer)
-            else:
-                waiting.pending.resolve(answer[0])
+        settle_all(zip([waiting.pending for waiting in batch], answers, strict=True))

@@ -14,6 +14,18 @@ import structlog
 LOGGER: Final = "farthing.facilitator"
 
 
+class _LibraryLogger(structlog.stdlib.BoundLogger):
+    """Asks for the level before it builds an event: most programs show none, and there is one for each payment."""
+
+    def debug(self, event: str | None = None, *args: Any, **more: Any) -> Any:
+        """Log for who looks closely."""
+        return super().debug(event, *args, **more) if self._logger.isEnabledFor(logging.DEBUG) else None
+
+    def info(self, event: str | None = None, *args: Any, **more: Any) -> Any:
+        """Log what happens."""
+        return super().info(event, *args, **more) if self._logger.isEnabledFor(logging.INFO) else None
+
+
 def library_log() -> Any:
     """A log that an embedding program shows, or doesn't, by the standard library's logging."""
     logger = logging.getLogger(LOGGER)
@@ -26,9 +38,9 @@ def library_log() -> Any:
             structlog.stdlib.filter_by_level,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_LibraryLogger,
         cache_logger_on_first_use=False,
-    )
+    ).bind()
 
 
 def command_log(level: str = "info") -> Any:

@@ -17,6 +17,8 @@ class Metrics:
         self.verifications = Counter(
             "farthing_verifications", "Answers of /verify, by result.", ["result"], registry=self.registry
         )
+        # Looked up once, and not for each verification.
+        self.valid, self.invalid = self.verifications.labels("valid"), self.verifications.labels("invalid")
         self.settlements = Counter(
             "farthing_settlements", "Payments that were decided.", ["network", "result"], registry=self.registry
         )

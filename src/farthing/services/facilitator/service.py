@@ -50,7 +50,7 @@ from farthing.services.facilitator.limiter import Limiter
 from farthing.services.facilitator.logs import library_log
 from farthing.services.facilitator.metrics import Metrics
 from farthing.services.facilitator.submitter import Submitter
-from farthing.services.facilitator.waiting import Waiting
+from farthing.services.facilitator.waiting import Waiting, within
 from farthing.services.facilitator.watcher import Watcher
 from farthing.world.facilitator_books import Books
 from farthing.world.facilitator_store import FacilitatorStore
@@ -163,12 +163,14 @@ class FacilitatorService:
     def drain(self) -> None:
         """Answer the calls that wait with what is known; those that come are put on record and answered at once."""
         self._closing.set()
+        self.waiting.close()
 
     async def start(self) -> None:
         """Open store and nodes, and start the loops. Raises `StoreError` and `ConfigError`."""
         if self._store is not None:
             return
         self._closing.clear()
+        self.waiting.open()
         self._loop = asyncio.get_running_loop()
         self._store = await asyncio.to_thread(FacilitatorStore, self._store_place)
         self._nodes = Nodes({network: Node(network, urls) for network, urls in self._node_urls.items()})
@@ -194,7 +196,7 @@ class FacilitatorService:
         """Finish what is under way, give the leases back, and close. Payments on record go on at the next start."""
         if self._store is None:
             return
-        self._closing.set()
+        self.drain()
         for lane in self.lanes:
             lane.close()
         if self._tasks:
@@ -280,7 +282,7 @@ class FacilitatorService:
         response, signed = verification.response, verification.signed
         if response.is_valid and signed is not None:
             self.limiter.verified(caller, signed.payer)
-        self.metrics.verifications.labels("valid" if response.is_valid else "invalid").inc()
+        (self.metrics.valid if response.is_valid else self.metrics.invalid).inc()
         self.log.debug(
             "verified",
             payment_id=signed.payment_id if signed is not None else "",
@@ -410,24 +412,17 @@ class FacilitatorService:
         face = self.desk.mechanisms.find(effect.scheme, effect.network)
         if face is not None:
             lane.note(effect.payment_id, face, effect.signed, effect.base_fee_wei)
-        with self.waiting.call(effect.payment_id, effect.claimant) as over:
-            record = await self._perform(FindRecord(effect.payment_id))
+        over = self.waiting.enter(effect.payment_id, effect.claimant)
+        try:
+            record = None if effect.fresh else await self._perform(FindRecord(effect.payment_id))
             if record is None or record.state not in OVER:
-                await self._until(over, effect.seconds)
-                record = await self._perform(FindRecord(effect.payment_id))
+                record = await within(over, effect.seconds) or await self._perform(FindRecord(effect.payment_id))
+        finally:
+            self.waiting.leave(effect.payment_id, effect.claimant)
         if record is not None and record.state in OVER:
             # Whoever settled it: another process, another wallet, or this one before it was noted here.
             lane.forget((effect.payment_id,))
         return record
-
-    async def _until(self, over: asyncio.Event, seconds: float) -> None:
-        closing = asyncio.ensure_future(self._closing.wait())
-        waiting = asyncio.ensure_future(over.wait())
-        try:
-            await asyncio.wait({closing, waiting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            closing.cancel()
-            waiting.cancel()
 
     async def _follow(self) -> None:
         """Look payments up that somebody waits for here and another process may have settled: one query for all."""
@@ -444,4 +439,4 @@ class FacilitatorService:
             except StoreError as error:
                 self.log.warning("the store can't be read", error=str(error))
                 continue
-            self.waiting.resolve(record.payment_id for record in records if record.state in OVER)
+            self.waiting.tell(record for record in records if record.state in OVER)

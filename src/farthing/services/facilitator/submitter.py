@@ -205,9 +205,12 @@ class Submitter:
         lane = self._lane
         ready: list[PaymentRecord] = []
         expired: list[Refused] = []
+        doubtful = [record for record in waiting if not self._is_in_time(record, now_seconds)]
         # At once, so that those that are verified again share one round trip.
-        refusals = await asyncio.gather(*(self._too_late(record, now_seconds) for record in waiting))
-        for record, refused in zip(waiting, refusals, strict=True):
+        refusals = await asyncio.gather(*(self._too_late(record, now_seconds) for record in doubtful))
+        refused_by_id = {record.payment_id: refused for record, refused in zip(doubtful, refusals, strict=True)}
+        for record in waiting:
+            refused = refused_by_id.get(record.payment_id)
             if refused is None:
                 ready.append(record)
             else:
@@ -231,14 +234,21 @@ class Submitter:
         for refused in expired:
             lane.metrics.settlements.labels(lane.network, "refused").inc()
             lane.log.info("refused", payment_id=refused.payment_id, reason=refused.reason)
-        lane.waiting.resolve(refused.payment_id for refused in expired)
+        lane.waiting.wake(refused.payment_id for refused in expired)
         lane.forget(refused.payment_id for refused in expired)
         lane.entries.update({entry.nonce: entry for entry in planned})
         lane.assigned.difference_update(each for entry in planned for each in entry.members)
 
+    def _is_in_time(self, record: PaymentRecord, now_seconds: int) -> bool:
+        """Tell whether a payment is new and its window open: nearly all are, and nobody need be asked."""
+        return record.attempts == 0 and not self._is_over(record, now_seconds)
+
+    def _is_over(self, record: PaymentRecord, now_seconds: int) -> bool:
+        return record.valid_before < now_seconds + self._lane.desk.limits.window_left_min_seconds
+
     async def _too_late(self, record: PaymentRecord, now_seconds: int) -> Refused | None:
         limits = self._lane.desk.limits
-        if record.valid_before < now_seconds + limits.window_left_min_seconds:
+        if self._is_over(record, now_seconds):
             if await self._spent_meanwhile(record):
                 return None
             return Refused(record.payment_id, _WINDOW_OVER, "The window closed while the payment waited here.")

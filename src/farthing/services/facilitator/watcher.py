@@ -286,14 +286,14 @@ class Watcher:
             self._set(mined.nonce, state=MINED, block_number=mined.block_number, block_hash=mined.block_hash)
         for nonce in seen.dropped:
             self._set(nonce, state=SENT, block_number=None, block_hash="")
-        self._tell(seen, recorded)
+        await self._tell(seen, recorded)
 
-    def _tell(self, seen: _Seen, recorded: ChainRecorded) -> None:
+    async def _tell(self, seen: _Seen, recorded: ChainRecorded) -> None:
         lane = self._lane
         over = recorded.confirmed | recorded.refused
+        lane.metrics.settlements.labels(lane.network, "settled").inc(len(recorded.confirmed))
         for confirmed in seen.confirmed:
             if confirmed.payment_id in recorded.confirmed:
-                lane.metrics.settlements.labels(lane.network, "settled").inc()
                 lane.log.info(
                     "settled",
                     payment_id=confirmed.payment_id,
@@ -309,8 +309,16 @@ class Watcher:
         if recorded.released:
             lane.log.warning("the settling call failed; tried again", payments=sorted(recorded.released))
             lane.work.set()
-        lane.waiting.resolve(over)
         lane.forget(over)
+        waited = lane.waiting.waited(over)
+        if not waited:
+            return
+        try:
+            # Read together for all who wait, as each of them would find its own.
+            records = await lane.perform(FindRecords(waited))
+            lane.waiting.tell(records)
+        finally:
+            lane.waiting.wake(waited)
 
     def _set(self, nonce: int, **changes: Any) -> None:
         entry = self._lane.entries.get(nonce)
