@@ -253,6 +253,25 @@ def test_C2_what_was_logged_is_uploaded_by_the_next_process_and_its_nonces_are_k
     assert town.send("/page/1", signed, url=url).status == 402
 
 
+def test_C2_what_a_process_left_is_passed_on_by_another_where_nobody_takes_its_label(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes, of which the second ends without a word; afterwards there is but one."""
+    monkeypatch.setattr("farthing.servers.edge.ADOPT_EVERY_SECONDS", 0.1)
+    url = town.open_site("edge-1", store="edge-1.sqlite")
+    town.buy("/page/1", url=url)
+    town.house.away = True
+    answer, _, commitment_id = town.buy("/page/2", url=url)
+    assert answer.status == 200
+    for edge in (town.edges[1], town.edges[0]):
+        edge.close(0.1)
+    town.house.away = False
+    town.open_site("edge-1", store="edge-1.sqlite")
+    town.house.wait(lambda: commitment_id in lines(town))
+    assert next(up[0]["edge"] for up in town.house.uploads if commitment_id in str(up)) == "edge-1.2"
+    town.house.wait(lambda: any(town.house.leases[each]["edge"] == "edge-1.2" for each in town.house.closed))
+
+
 def test_leases_are_given_back_once_all_is_uploaded(town: Town) -> None:
     town.house.lease_seconds = 1
     _, _, commitment_id = town.buy("/page/1")

@@ -53,6 +53,8 @@ OFFLINE_LIMIT_SECONDS: Final = 900.0
 ARCHIVED_MAX: Final = 10_000
 # Processes that share one store: workers of one machine.
 PROCESSES_MAX: Final = 64
+# How often it is looked whether a process ended with commitments that nobody passes on.
+ADOPT_EVERY_SECONDS: Final = 60.0
 # What an ending process waits for the clearing house to take what is left; the next one uploads it otherwise.
 CLOSE_SECONDS: Final = 5.0
 CURRENCY_DEFAULT: Final = "USD"
@@ -315,7 +317,8 @@ class _Life:
         self.store = EdgeStore(parts.path, label)
         loop = background_loop()
         self._client = ClearingClient(edge.clearing_house, parts.token)
-        self._uploader = asyncio.run_coroutine_threadsafe(self._make_uploader(parts), loop).result()
+        making = self._make_uploader(parts, self._client, self.store)
+        self._uploader = asyncio.run_coroutine_threadsafe(making, loop).result()
         self.pool = CreditPool(
             self._uploader.ask_lease,
             self._uploader.ask_account,
@@ -326,13 +329,41 @@ class _Life:
         self._uploader.pool = self.pool
         for payer, nonce, commitment_id, expires in self.store.recent(int(time.time()) - NONCE_KEPT_SECONDS):
             self.pool.remember(payer, nonce, commitment_id, expires)
+        self._edge, self._parts = edge, parts
         self._task = asyncio.run_coroutine_threadsafe(self._uploader.run(), loop)
+        self._adopting = asyncio.run_coroutine_threadsafe(self._adopt(), loop)
 
-    async def _make_uploader(self, parts: _Parts) -> Uploader:
+    async def _adopt(self) -> None:
+        """Pass on what processes left that ended before they could, and whose label nobody took again."""
+        while True:
+            for number in range(1, PROCESSES_MAX + 1):
+                label = _label(self._edge.name, number)
+                try:
+                    if label != self.store.edge and await asyncio.to_thread(self.store.is_left, label):
+                        await self._catch_up(number, label)
+                except FarthingError as error:
+                    log.warning("what %s left is passed on later: %s", label, error)
+            await asyncio.sleep(ADOPT_EVERY_SECONDS)
+
+    async def _catch_up(self, number: int, label: str) -> None:
+        lock = FileLock(_lock_path(self._parts.path, self._edge.name, number))
+        try:
+            if not lock.try_acquire():
+                return  # it lives
+            store = await asyncio.to_thread(EdgeStore, self._parts.path, label)
+            try:
+                client = ClearingClient(self._edge.clearing_house, self._parts.token)
+                await (await self._make_uploader(self._parts, client, store)).catch_up()
+            finally:
+                await asyncio.to_thread(store.close)
+        finally:
+            lock.close()
+
+    async def _make_uploader(self, parts: _Parts, client: ClearingClient, store: EdgeStore) -> Uploader:
         # Its events belong to the background loop.
         return Uploader(
-            self._client,
-            self.store,
+            client,
+            store,
             lease_seconds=parts.lease_seconds,
             upload_every_seconds=parts.upload_every_seconds,
             now_seconds=lambda: int(time.time()),
@@ -346,6 +377,7 @@ class _Life:
         except (TimeoutError, FarthingError) as error:
             log.warning("the edge ends with commitments that wait for the next start: %s", error)
         self._task.cancel()
+        self._adopting.cancel()
         self.store.close()
         self._slot.close()
 
@@ -366,10 +398,14 @@ def _take_label(store: str | Path, name: str) -> tuple[FileLock, str]:
     for number in range(1, PROCESSES_MAX + 1):
         lock = FileLock(_lock_path(store, name, number))
         if lock.try_acquire():
-            return lock, name if number == 1 else f"{name}.{number}"
+            return lock, _label(name, number)
         lock.close()
     message = f"{PROCESSES_MAX} processes of {name} share a store already; start no more, or give others another name."
     raise StoreError(message)
+
+
+def _label(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}.{number}"
 
 
 def _lock_path(store: str | Path, name: str, number: int) -> Path:

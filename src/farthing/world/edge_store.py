@@ -62,6 +62,11 @@ _OPEN_LEASES: Final = (
     "SELECT lease, epoch, payer, amount, count, spent FROM edge_lease WHERE edge = ? AND state = ? ORDER BY lease"
 )
 _CLOSE_LEASE: Final = "UPDATE edge_lease SET state = ? WHERE lease = ?"
+_IS_LEFT: Final = (
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM edge_commitment WHERE edge = ? AND seq > "
+    "(SELECT COALESCE(MAX(last_seq), 0) FROM edge_upload WHERE edge = ? AND length(body) = 0)) "
+    "OR EXISTS (SELECT 1 FROM edge_lease WHERE edge = ? AND state = ?)"
+)
 _LEASE_UPLOADED: Final = "SELECT COUNT(*) FROM edge_commitment WHERE edge = ? AND lease = ? AND seq > ?"
 
 OPEN: Final = "open"
@@ -182,6 +187,10 @@ class EdgeStore:
         """Count the commitments that the clearing house does not have."""
         acknowledged = self._database.fetch(_ACKNOWLEDGED, (self.edge,))[0][0]
         return int(self._database.fetch(_WAITING, (self.edge, acknowledged))[0][0])
+
+    def is_left(self, label: str) -> bool:
+        """Tell whether a process of another label left commitments that are not uploaded, or leases."""
+        return bool(self._database.fetch(_IS_LEFT, (label, label, label, OPEN)))
 
     def next_sequence(self, epoch: int) -> int:
         """Give the number of the next upload of this life."""

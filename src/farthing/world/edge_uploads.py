@@ -166,6 +166,13 @@ class Uploader:
             except TimeoutError:
                 continue
 
+    async def catch_up(self) -> None:
+        """Pass on once what waits, for a process that has ended. Raises `ClearingAway` and `ClearingRefused`."""
+        try:
+            await self._round()
+        finally:
+            await self._client.aclose()
+
     async def finish(self, timeout_seconds: float) -> int:
         """Pass on what waits, give the leases back, and end; gives how many commitments still wait."""
         self._closing = True
