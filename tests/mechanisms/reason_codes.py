@@ -67,7 +67,8 @@ def reason_codes() -> set[str]:
                 found.update(_assigned(node, "reason"))
             elif isinstance(node, ast.FunctionDef) and node.name == "_reason_of":
                 found.update(_text(each) for each in ast.walk(node) if isinstance(each, ast.Constant))
-    return {each for each in found if each and _CODE.match(each)}
+    # The name of the attribute is looked up in places, and is no code.
+    return {each for each in found - {"reason"} if each and _CODE.match(each)}
 
 
 def problem_kinds() -> set[str]:
@@ -77,7 +78,9 @@ def problem_kinds() -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 found.update(_arguments(node, _PROBLEMS))
-                found.update(_text(each.value) for each in node.keywords if each.arg == "kind")
+                # `replace(transfer, kind=…)` is about books.
+                if _callee(node) != "replace":
+                    found.update(_text(each.value) for each in node.keywords if each.arg == "kind")
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
                 found.update(list(_assigned(node, "kind"))[:1])
             elif isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "_KINDS":

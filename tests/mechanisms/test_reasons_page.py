@@ -13,7 +13,7 @@ from farthing.mechanisms.exact_evm import reasons
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reasons.md").read_text(encoding="utf-8")
 # Scopes of budgets and statuses make up the rest of these codes.
-FAMILIES = {"over_per_host", "over_per_day", "over_total", "http_\u2026"}
+FAMILIES = {"over_per_host", "over_per_hour", "over_per_day", "over_per_session", "over_total", "http_\u2026"}
 # In an answer nothing of these is ever sent to Farthing; the page names the families in words.
 FOREIGN = re.compile(r"(?:invalid_permit2|permit2|invalid_upto_evm|upto|erc20_approval)_")
 
@@ -33,7 +33,12 @@ def rows(title: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-OURS = {**rows("A payment is refused"), **rows("Nobody knows yet"), **rows("A buyer's own reasons")}
+OURS = {
+    **rows("A payment is refused"),
+    **rows("Nobody knows yet"),
+    **rows("A buyer's own reasons"),
+    **rows("On credit"),
+}
 THEIRS = rows("Codes of other implementations")
 KINDS = rows("Problems")
 
