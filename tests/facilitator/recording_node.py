@@ -55,10 +55,14 @@ class RecordingNode:
             return web.Response(body=self.instead.body, status=self.instead.status)
         if self.broken:
             return web.Response(status=503, text="out of order")
+        # Broken before the devnet hears of it: another request that is on its way must not see what it did.
+        swallowed = self.swallow in methods
+        self.broken = swallowed
         answer = await asyncio.to_thread(self.devnet.post, body)
-        if self.swallow in methods:
-            self.broken = True
+        if swallowed:
             return web.Response(status=502, text="lost on the way")
+        if self.broken:
+            return web.Response(status=503, text="out of order")
         by_id = {call["id"]: call for call in calls}
         for reply in answer if isinstance(answer, list) else [answer]:
             if reply.get("result") is not None:

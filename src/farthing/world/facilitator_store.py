@@ -153,7 +153,7 @@ class FacilitatorStore:
         }
 
     def _find_record(self, effect: FindRecord) -> PaymentRecord | None:
-        # Asked for three times a settlement.
+        # Asked for by every settlement, before it verifies.
         rows = self.database.fetch(_SELECT_ONE_PAYMENT, (effect.payment_id,))
         return read_payment(rows[0]) if rows else None
 
