@@ -287,8 +287,11 @@ def _converse(master: int, keys: dict[str, str]) -> str:
     screen = b""
     said = 0
     deadline = time.monotonic() + PROCESS_SECONDS
+    # poll, since a long session has descriptors of higher numbers than select takes.
+    waiting = select.poll()
+    waiting.register(master, select.POLLIN)
     while time.monotonic() < deadline:
-        if not select.select([master], [], [], 0.5)[0]:
+        if not waiting.poll(500):
             continue
         try:
             part = os.read(master, 65_536)

@@ -44,7 +44,7 @@ READS = frozenset(
     {
         store.FindRecord, store.FindRecordByTransaction, store.FindRecords, store.LoadBodies, store.LoadWaiting,
         store.LoadOutbox, store.LoadDone, store.LoadLingering, store.LoadConfirmed, store.LoadFailedPayers,
-        store.CountPayments,
+        store.CountPayments, store.FindIdentified,
     }
 )  # fmt: skip
 WRITES = frozenset(

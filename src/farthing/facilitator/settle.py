@@ -135,7 +135,11 @@ def _enter(
     yield CheckLimits(signed.network, call.caller, signed.payer)
     verification = yield from examine(desk, payment, requirements, settling=True)
     if not verification.response.is_valid:
-        return (yield from _refuse(face, signed, verification))
+        # A copy of it may have been put on record, and settled, while this one was verified: then it is a repeat (F1).
+        known = yield from FindRecord(signed.payment_id)
+        if known is None:
+            return (yield from _refuse(face, signed, verification))
+        return known, signed, 0
     # With what was found out about the payer: a wallet that is deployed needs no deployment.
     signed = verification.signed or signed
     # Only now: what was not verified must not count against the payer that it names.
