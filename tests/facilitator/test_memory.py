@@ -80,6 +80,7 @@ async def blocks() -> int:
     return min(found)
 
 
+@pytest.mark.alone
 def test_A1_payments_that_are_over_leave_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "Nodes", CannedChain)
     monkeypatch.setattr(canned, "BLOCKS_KEPT", 4)

@@ -22,8 +22,8 @@ from farthing.servers.wsgi import PaidWSGI
 REMEMBERED = 32
 WARM_UP = 4 * REMEMBERED
 COUNT = 10 * REMEMBERED
-# Of Python's allocator: an entry of one payment that stays takes five or more; other tests' threads take some, too.
-BLOCKS_MAX = 4 * COUNT
+# Of Python's allocator: an entry of one payment that stays takes five or more.
+BLOCKS_MAX = 2 * COUNT
 
 Send = Callable[[str, list[tuple[str, str]]], Awaitable[Got]]
 
@@ -65,6 +65,7 @@ def blocks() -> int:
     return sys.getallocatedblocks()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("facilitator", [CannedFacilitator, Waiting], ids=["at-once", "waiting"])
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 def test_A1_what_was_served_leaves_nothing_in_memory(
