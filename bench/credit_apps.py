@@ -20,7 +20,8 @@ from farthing.servers import edge as edge_module
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.servers.edge import Edge
 from farthing.servers.seller import Seller
-from farthing.signatures import PublicKey, SigningKey
+from farthing.signatures import DirectoryKey, PublicKey, SigningKey
+from farthing.world.directories import KnownKey
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,10 @@ class CannedClearing:
     async def start(self, edge: str) -> EdgeStarted:
         """Begin."""
         return EdgeStarted(edge, 1, NETWORK, 900, 900)
+
+    async def has_account(self, _payer: str) -> bool:
+        """Know everybody."""
+        return True
 
     async def lease(self, request: LeaseRequest) -> Lease:
         """Grant."""
@@ -72,8 +77,8 @@ class _Keys:
     def is_fresh(self, _agent: str, _key_id: str) -> bool:
         return True
 
-    def archived(self, _agent: str, _key_id: str) -> None:
-        return None
+    def archived(self, agent: str, _key_id: str) -> KnownKey:
+        return KnownKey(agent, DirectoryKey(AGENT_KEY.public_key), now_seconds(), b"{}", "", "")
 
     async def find(self, agent: str, key_id: str) -> PublicKey | None:
         return self.known(agent, key_id)
