@@ -114,7 +114,7 @@ def test_C2_work_that_takes_long_is_billed_and_work_without_end_is_let_go() -> N
     request = signed()
     found = judge(request)
     assert isinstance(found, SignedCommitment)
-    ticket = CreditTicket(found, Taken("le-1", 0), request, OFFER, shared_cache=False)
+    ticket = CreditTicket(found, Taken("le-1"), request, OFFER, shared_cache=False)
 
     def concluded(now_seconds: int) -> tuple[Any, list[Any]]:
         asked: list[Any] = []

@@ -28,7 +28,6 @@ def test_C2_a_commitment_is_logged_once_over_all_processes(store: EdgeStore, sto
     assert not store.log(line(1)).result()
     assert not other.log(line(1)).result()
     assert other.log(line(2)).result()
-    assert store.is_logged(PAYER, line(2).id)
     assert sorted(each[2] for each in store.recent(100)) == [line(1).id, line(2).id]
     other.close()
 

@@ -55,10 +55,9 @@ class FetchKey(Effect[PublicKey | None], frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A commitment is taken: its nonce, and `amount` of a lease, until it is committed or given back."""
+    """A commitment is taken: its nonce, and its price out of `lease`, until it is committed or given back."""
 
     lease: str
-    number: int
 
 
 class NotTaken(msgspec.Struct, frozen=True):

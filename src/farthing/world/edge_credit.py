@@ -252,7 +252,7 @@ class CreditPool:
                 low = held.free * _RENEW_PART < held.amount or (held.ends - now) * _RENEW_PART < held.seconds
                 if low and account.asking is None and now >= account.refused_until:
                     self._begin_asking(account, payer, currency, amount)
-                return Taken(held.lease, 0)
+                return Taken(held.lease)
         return None
 
     def _begin_asking(self, account: _Account, payer: str, currency: str, amount: int) -> Future[Any]:

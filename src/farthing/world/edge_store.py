@@ -27,7 +27,6 @@ _NOTE: Final = (
     "VALUES (?, COALESCE((SELECT seq FROM edge_commitment WHERE payer = ? AND id = ?), 0), ?, ?)"
 )
 _RECENT: Final = "SELECT payer, nonce, id, expires FROM edge_commitment WHERE expires >= ?"
-_IS_LOGGED: Final = "SELECT 1 FROM edge_commitment WHERE payer = ? AND id = ?"
 _CURSOR: Final = "SELECT COALESCE(MAX(last_seq), 0), COALESCE(MAX(last_note), 0) FROM edge_upload WHERE edge = ?"
 _SEQUENCE: Final = "SELECT COALESCE(MAX(sequence), 0) FROM edge_upload WHERE edge = ? AND epoch = ?"
 _LINES: Final = "SELECT seq, payer, key_id, line FROM edge_commitment WHERE edge = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -151,10 +150,6 @@ class EdgeStore:
     def note_sent(self, payer: str, commitment_id: str) -> None:
         """Note, without waiting, that an answer went out whole."""
         self._database.join(_note_together, (self.edge, payer, commitment_id), awaited=False)
-
-    def is_logged(self, payer: str, commitment_id: str) -> bool:
-        """Tell whether a commitment is on record here, by whichever process."""
-        return bool(self._database.fetch(_IS_LOGGED, (payer, commitment_id)))
 
     def recent(self, since_seconds: int) -> list[tuple[str, str, str, int]]:
         """Give (payer, nonce, id, expires) of the commitments that expire at `since_seconds` or later."""
