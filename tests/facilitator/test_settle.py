@@ -14,7 +14,7 @@ from farthing.evm.calls import cancel_authorization_vrs, transfer_with_authoriza
 from farthing.evm.signatures import PrivateKey
 from farthing.evm.transactions import Transaction
 from farthing.evm.typed_data import CancelAuthorization, Domain
-from farthing.facilitator.store import PaymentRecord
+from farthing.facilitator.store import FindRecord, PaymentRecord
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
 from farthing.protocol.facilitator import DUPLICATE_SETTLEMENT, SETTLEMENT_PENDING, Refused, Settled, Unknown
 from farthing.protocol.messages import SettlementResponse
@@ -356,3 +356,30 @@ def test_C1_the_database_refuses_to_edit_the_ledger(pyevm: Any) -> None:
                 at.execute(statement)
     finally:
         at.close()
+
+
+def test_F1_a_copy_that_is_verified_after_the_payment_was_settled_is_a_repeat(pyevm: Any) -> None:
+    async def run() -> None:
+        async with pyevm.service() as service:
+            payment = pyevm.payment()
+            first = await service.settle(*payment, idempotency_key="one")
+            assert isinstance(first, Settled), first
+            perform = service._perform
+            looked: list[str] = []
+
+            async def late(effect: Any) -> Any:
+                # It was looked for before the payment was on record, and verified after it was settled.
+                if isinstance(effect, FindRecord):
+                    looked.append(effect.payment_id)
+                    if len(looked) == 1:
+                        return None
+                return await perform(effect)
+
+            service._perform = late
+            second = await service.settle(*payment, idempotency_key="two")
+            assert isinstance(second, Refused), second
+            assert (second.reason, second.transaction) == (DUPLICATE_SETTLEMENT, first.response.transaction)
+            assert len(looked) >= 2
+
+    asyncio.run(run())
+    assert pyevm.balance(pyevm.payee) == AMOUNT
