@@ -1,102 +1,27 @@
-"""C1 and C6: the books balance and only grow; disputes hold their lines; only a rail's report settles."""
-
-# ruff: noqa: S608 - the tables are named by the test
+"""C6: disputes hold their lines; only a rail's report settles."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from town import DOLLAR, NOON, Crawler, House, leaves, pack
+from money import CHAIN, accept, balanced, came, decide, dispute, issued, line_ids, look, paid, report
+from town import DOLLAR, NOON, Crawler, House, pack
 
 from farthing.clearing import flows
 from farthing.clearing.settlement import (
     AcceptStatement,
     AssignSuspense,
-    DecideDispute,
     InstructStatement,
-    Movement,
-    OpenPayouts,
     PayFromBalance,
-    PayoutRecord,
-    PlanPayouts,
-    RecordMovements,
     ReturnStatement,
-    StoreSignedPayout,
     SuspendOverdue,
 )
-from farthing.clearing.store import FindStatement, Listing, ListStatements, ProvePayee, StatementRecord
+from farthing.clearing.store import Listing, ListStatements
 from farthing.protocol.clearing import Sent
 from farthing.protocol.signed_statements import open_statement
-from farthing.protocol.statements import Dispute, DisputedLine
-
-CHAIN = "eip155:84532"
-
-
-def issued(house: House, crawler: Crawler, count: int = 3, *, sequence: int = 1, **line: Any) -> StatementRecord:
-    """Close a window with some lines of a dollar each."""
-    lines = [crawler.commit(f"/{sequence}/{number}", amount=DOLLAR, **line) for number in range(count)]
-    house.upload(pack([crawler.record, *lines], sequence=sequence))
-    house.run(flows.close(house.desk, force=True))
-    records: tuple[StatementRecord, ...] = house.ask(ListStatements())
-    return records[-1]
-
-
-def line_ids(house: House, record: StatementRecord) -> list[str]:
-    return [json.loads(each)["id"] for each in leaves(house, record.statement)]
-
-
-def dispute(house: House, record: StatementRecord, lines: Iterable[str], reason: str = "not_authorized") -> Any:
-    return house.run(flows.dispute(house.desk, record, tuple(DisputedLine(each, reason) for each in lines)))
-
-
-def decide(house: House, dispute: Dispute, *, granted: bool) -> Any:
-    return house.ask(DecideDispute(dispute.dispute, granted=granted, note="", rules=house.rules, now_seconds=house.now))
-
-
-def report(house: House, *movements: Movement, next_block: int = 100) -> Any:
-    return house.ask(RecordMovements(CHAIN, "USD", movements, next_block, house.rules, house.now))
-
-
-def paid(record: StatementRecord, amount: int, *, transaction: str = "0xaa", log_index: int = 1) -> Movement:
-    return came(transaction, amount, record.reference, log_index=log_index)
-
-
-def came(transaction: str, amount: int, reference: str = "", *, log_index: int = 1) -> Movement:
-    return Movement(
-        CHAIN, transaction, log_index, 50, incoming=True, counterparty="0xP", amount=amount, reference=reference
-    )
-
-
-def went(transaction: str, payout: PayoutRecord, amount: int | None = None) -> Movement:
-    amount = payout.amount if amount is None else amount
-    place = (CHAIN, transaction, 1, 60)
-    return Movement(*place, incoming=False, counterparty=payout.address, amount=amount, reference=payout.reference)
-
-
-def look(house: House, record: StatementRecord) -> StatementRecord:
-    found = house.ask(FindStatement(record.statement))
-    assert isinstance(found, StatementRecord)
-    return found
-
-
-def accept(house: House, record: StatementRecord, until: int = NOON + 1_000_000) -> StatementRecord:
-    assert house.ask(AcceptStatement(record.statement, '{"payment":1}', until, look(house, record).disputed))
-    return look(house, record)
-
-
-def balanced(house: House, crawler: Crawler) -> None:
-    """C1: all accounts together are nothing, and what rows say beside the books is what the books say."""
-    balances = house.balances()
-    assert sum(balances.values()) == 0
-    assert house.payer(crawler).owed == -house.total("receivable")
-    assert house.payer(crawler).prepaid == house.total("prepaid")
 
 
 def test_C6_only_the_rails_report_settles_a_statement_and_clears_its_shares(house: House) -> None:
@@ -376,185 +301,3 @@ def test_movements_that_share_a_transaction_are_listed_one_by_one(house: House) 
         seen += [each["movement"] for each in page]
         after = seen[-1]
     assert seen == [f"0xbb:{number}" for number in range(5)]
-
-
-# Payouts
-
-
-def cleared(house: House, crawler: Crawler) -> StatementRecord:
-    record = issued(house, crawler)
-    report(house, paid(record, 3 * DOLLAR))
-    return record
-
-
-def plan(house: House) -> Any:
-    return house.ask(PlanPayouts("USD", house.rules, house.now))
-
-
-def test_C6_payees_are_paid_when_payers_have_paid_and_their_domain_is_proved(house: House) -> None:
-    crawler = Crawler()
-    house.open(crawler)
-    record = issued(house, crawler)
-    house.ask(ProvePayee("news", "challenge", house.now))
-    assert plan(house) == ()
-    report(house, paid(record, 3 * DOLLAR))
-    (payout,) = plan(house)
-    assert plan(house) == ()
-    (found,) = house.ask(OpenPayouts(10))
-    assert (found.payout, found.amount, found.state) == (payout, 3 * DOLLAR, "planned")
-    balanced(house, crawler)
-
-
-def test_C6_nothing_is_paid_out_to_a_domain_that_is_not_proved(house: House) -> None:
-    crawler = Crawler()
-    house.open(crawler)
-    cleared(house, crawler)
-    assert plan(house) == ()
-    assert house.ask(ProvePayee("news", "another challenge", house.now)) is False
-    assert plan(house) == ()
-
-
-def test_C6_a_payout_is_planned_once_by_two_processes(new_house: Callable[..., House]) -> None:
-    crawler = Crawler()
-    houses = [new_house(), new_house()]
-    houses[0].open(crawler)
-    cleared(houses[0], crawler)
-    houses[0].ask(ProvePayee("news", "challenge", NOON))
-    planned: list[str] = []
-    threads = [threading.Thread(target=lambda each=each: planned.extend(plan(each))) for each in houses * 4]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert len(planned) == 1
-    assert sum(houses[0].balances(pending=True).values()) == 0
-
-
-def test_C6_a_payout_settles_by_its_nonce_and_only_a_later_authorisation_replaces_one(house: House) -> None:
-    crawler = Crawler()
-    house.open(crawler)
-    cleared(house, crawler)
-    house.ask(ProvePayee("news", "challenge", house.now))
-    (name,) = plan(house)
-    assert house.ask(StoreSignedPayout(name, "{1}", 100)) is True
-    assert house.ask(StoreSignedPayout(name, "{2}", 100)) is False
-    assert house.ask(StoreSignedPayout(name, "{3}", 200)) is True
-    (payout,) = house.ask(OpenPayouts(10))
-    assert (payout.payment, payout.state) == ("{3}", "signed")
-    wrong = went("0xe1", payout, payout.amount - 1)
-    assert report(house, wrong) == ()
-    right = went("0xe2", payout)
-    assert report(house, right) == (name,)
-    assert report(house, right) == ()
-    assert house.ask(OpenPayouts(10)) == ()
-    assert house.total("cleared") == 0
-    assert house.balances(pending=True) == {}
-    balanced(house, crawler)
-
-
-# Standing
-
-
-def test_payers_who_do_not_pay_are_suspended_and_go_on_when_they_have(house: House) -> None:
-    crawler = Crawler()
-    house.open(crawler)
-    record = issued(house, crawler)
-    house.now = record.due_at + house.rules.grace_seconds
-    assert house.ask(SuspendOverdue(house.rules, house.now)) == ()
-    house.now += 1
-    assert house.ask(SuspendOverdue(house.rules, house.now)) == (crawler.directory,)
-    assert house.ask(SuspendOverdue(house.rules, house.now)) == ()
-    assert house.lease(crawler, DOLLAR).reason == "suspended"
-    report(house, paid(record, 3 * DOLLAR))
-    assert house.payer(crawler).state == "active"
-
-
-# The books
-
-APPEND_ONLY = ["uploads", "checks", "lines", "keys", "transfers", "shares", "runs", "movements", "rejections", "sent"]
-
-
-@pytest.mark.parametrize("table", APPEND_ONLY)
-def test_C1_the_database_refuses_to_change_what_was_booked(house: House, table: str) -> None:
-    crawler = Crawler()
-    house.open(crawler)
-    forged = msgspec.structs.replace(crawler.commit("/f"), signature=crawler.commit("/g").signature)
-    house.upload(pack([crawler.record, forged, Sent(crawler.directory, forged.id)], sequence=8))
-    cleared(house, crawler)
-    columns = house.store.database.fetch(f"SELECT * FROM clearing_{table} LIMIT 1")
-    assert columns, "the test has a row to change"
-    name = {"lines": "amount", "transfers": "amount", "shares": "amount", "movements": "amount"}.get(table)
-    name = name or {"uploads": "accepted", "checks": "failed", "keys": "edge", "runs": "run"}.get(table, "payer")
-    for sql in (f"UPDATE clearing_{table} SET {name} = {name}", f"DELETE FROM clearing_{table}"):
-        with pytest.raises(Exception, match="append-only") as caught:
-            house.store.database.submit(lambda at, sql=sql: at.execute(sql).rowcount).result()
-        assert not isinstance(caught.value, AssertionError)
-    assert house.store.database.fetch(f"SELECT * FROM clearing_{table} LIMIT 1") == columns
-
-
-def test_C1_a_promise_is_resolved_once_and_a_name_books_once(house: House) -> None:
-    crawler = Crawler()
-    house.open(crawler)
-    record = accept(house, issued(house, crawler))
-    house.ask(InstructStatement(record.statement, house.rules, house.now))
-    report(house, paid(record, 3 * DOLLAR))
-    copy = (
-        "INSERT INTO clearing_transfers SELECT transfer || ?, kind, pending, debit, credit, amount, about, reverses, "
-        "booked_at FROM clearing_transfers WHERE kind = ?"
-    )
-    for suffix, kind in (("!", "post"), ("", "posted")):
-        with pytest.raises(Exception, match=r"(?i)unique"):
-            house.store.database.submit(lambda at, row=(suffix, kind): at.execute(copy, row).rowcount).result()
-
-
-STEPS = st.lists(
-    st.sampled_from(["upload", "close", "dispute", "grant", "reject", "pay", "accept", "return", "plan", "paid out"]),
-    min_size=1,
-    max_size=14,
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(STEPS)
-def test_C1_debits_equal_credits_whatever_happens_in_whatever_order(tmp_path_factory: Any, steps: list[str]) -> None:
-    house, crawler = House(tmp_path_factory.mktemp("books") / "clearing.sqlite3"), Crawler()
-    try:
-        house.open(crawler)
-        house.ask(ProvePayee("news", "challenge", house.now))
-        opened: list[Dispute] = []
-        for number, step in enumerate(steps, 1):
-            _do(house, crawler, step, number, opened)
-            balanced(house, crawler)
-            assert sum(house.balances(pending=True).values()) == 0
-    finally:
-        house.close()
-
-
-def _do(house: House, crawler: Crawler, step: str, number: int, opened: list[Dispute]) -> None:  # noqa: C901 - steps
-    records = house.ask(ListStatements())
-    last = records[-1] if records else None
-    if step == "upload":
-        house.upload(pack([crawler.record, crawler.commit(f"/{number}", amount=1 + number)], sequence=number))
-    elif step == "close":
-        house.run(flows.close(house.desk, force=True))
-    elif step in {"grant", "reject"} and opened:
-        decide(house, opened.pop(), granted=step == "grant")
-    elif step == "plan":
-        house.ask(PlanPayouts("USD", house.rules, house.now))
-    elif step == "paid out":
-        for each in house.ask(OpenPayouts(9)):
-            report(house, went(f"0x{number}", each))
-    elif last is None:
-        return
-    elif step == "dispute":
-        found = dispute(house, last, [each for each in line_ids(house, last) if each.startswith("sha256")][:1] or ["-"])
-        opened.extend(
-            each for each in found if isinstance(each, Dispute) and each.state == "open" and each not in opened
-        )
-    elif step == "pay" and last.payable > 0:
-        report(house, paid(last, last.payable, transaction=f"0x{number}"))
-    elif step == "accept" and last.state in {"issued", "accepted"}:
-        accept(house, last)
-        house.ask(InstructStatement(last.statement, house.rules, house.now))
-    elif step == "return":
-        house.ask(ReturnStatement(last.statement, last.payment_until, house.rules, house.now))
