@@ -211,9 +211,9 @@ def growth(samples: Samples, *, warm_up: int) -> dict[str, int]:
 def soak(
     nodes: Iterable[NodeName], *, buyers: int = BUYERS, seconds: float = SECONDS, unpaid: int = UNPAID
 ) -> Iterable[Soaked]:
-    """Soak on each node in turn; the 402s come after the first."""
-    for node in nodes:
-        program = anvil_program() if node == "anvil" else None
+    """Soak on each node in turn; the 402s come after the first. Raises `FileNotFoundError` at once without anvil."""
+    programs = {node: anvil_program() if node == "anvil" else None for node in nodes}
+    for node, program in programs.items():
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farthing-soak-")))
             devnet = stack.enter_context(start_devnet(node, anvil_program=program))
@@ -226,7 +226,9 @@ def soak(
 
 def main(arguments: list[str]) -> int:
     """Soak; 0 where there was no error, nothing doubled or lost, and memory was flat."""
-    parser = argparse.ArgumentParser(prog="python -m bench soak", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--node", action="append", choices=("py-evm", "anvil"), help="both by default")
     parser.add_argument("--buyers", type=int, default=BUYERS, help="at once (%(default)s)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="on each node (%(default)s)")

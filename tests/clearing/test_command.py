@@ -67,8 +67,56 @@ def test_A4_it_serves_shows_and_ends(command: Command, url: str) -> None:
     shown = command.run("window", "--url", url, "--json", "--close")
     closed, first, second = map(json.loads, shown.splitlines())
     assert (closed, first["state"], second["state"]) == ({"closed": "1"}, "issued", "open")
-    for what in ("accounts", "statements", "payouts"):
-        assert command.run(what, "--url", url) == ""
+    said = {
+        "accounts": "No payers yet",
+        "statements": "No such statement.",
+        "payouts": "No payouts yet.",
+        "disputes": "No dispute waits",
+        "suspense": "Nothing is in suspense.",
+        "books": "0  in all",
+    }
+    for what, words in said.items():
+        assert words in command.run(what, "--url", url)
+        assert command.run(what, "--url", url, "--json") == ""
     assert "404" in command.run("proof", "st-1", "sha256:00", "--url", url, status=1)
     assert "401" in command.run("accounts", "--url", url, "--token-env", "TREASURY_KEY", status=1)
     assert "NOBODY" in command.run("accounts", "--url", url, "--token-env", "NOBODY", status=2)
+
+
+def test_an_operator_opens_and_changes_accounts(command: Command, url: str) -> None:
+    def run(*words: str, status: int = 0) -> str:
+        return command.run(*words, "--url", url, status=status)
+
+    crawler, address = "https://crawler.example", "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
+    assert "limit     100 USD" in run("payer", crawler, "--limit", "$100")
+    assert "suspended" in run("payer", crawler, "--suspend", "unpaid")
+    assert "suspended (unpaid)  owes 0 of 100 USD" in run("accounts")
+    standing = json.loads(run("payer", crawler, "--resume", "--json"))
+    assert (standing["state"], standing["creditLimit"]) == ("active", "100000000")
+    opened = run("payee", "news", "--domain", "news.example", "--address", address)
+    assert "farthing-clearing=" in opened
+    assert "_farthing-clearing.news.example" in opened
+    assert "accrued     0 USD" in run("payee", "news")
+    token = run("token", "crawler", "--role", "payer", "--for", crawler).strip()
+    again = subprocess.run(
+        [*FARTHING, "statements", "--url", url],
+        env={**command.environment, "FARTHING_CLEARING_TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (again.returncode, again.stdout) == (0, "No such statement.\n")
+    assert token not in run("accounts")
+    assert "crawler is revoked" in run("token", "crawler", "--revoke")
+    assert "anna  revoke token  crawler" in run("audit")
+    # What a beginner does.
+    assert "not in USD" in run("payer", crawler, "--limit", "€5", status=2)
+    assert "not a price" in run("payer", crawler, "--limit", "1e3", status=2)
+    assert "--domain and --address" in run("payee", "news", "--domain", "news.example", status=2)
+    assert "404" in run("payer", "https://nobody.example", "--resume", status=1)
+    assert "has a subject" in run("token", "edge", "--role", "edge", status=1)
+    assert "--grant or --reject" in run("disputes", "d-1", status=2)
+    assert "404" in run("disputes", "d-1", "--grant", status=1)
+    assert "TRANSACTION:LOG" in run("suspense", "0xbb", "--to", crawler, status=2)
+    assert "409" in run("suspense", "0xbb:1", "--to", crawler, status=1)

@@ -83,10 +83,12 @@ def test_C6_money_that_pays_no_statement_goes_to_suspense(house: House, what: st
     assert look(house, record).state == ("settled" if what == "a second payment" else "issued")
     balanced(house, crawler)
     # An operator finds out whose it is; that can be said once.
+    assert [each["amount"] for each in house.ask(Listing("suspense"))] == [amount]
     assign = AssignSuspense(CHAIN, "0xbb", 1, crawler.directory, house.rules, house.now)
     assert house.ask(assign) is True
     assert house.ask(assign) is False
     assert (house.total("suspense"), house.payer(crawler).prepaid) == (0, amount)
+    assert house.ask(Listing("suspense")) == ()
     balanced(house, crawler)
 
 

@@ -38,6 +38,8 @@ def test_C6_from_pages_to_payouts_with_money_that_only_the_chain_settles(town: T
                 # One line is disputed, the rest paid.
                 wrong = {"lines": [{"id": lines[3].id, "reason": "not_authorized"}]}
                 await parties.payer.post(f"/statements/{status.statement}/disputes", wrong)
+                (open_,) = (await served.operator.get("/lists/disputes"))["entries"]
+                assert (open_["state"], open_["payee"], open_["line"]) == ("open", "news", lines[3].id)
                 _, status = await parties.statement()
                 assert status.payable == str(29 * 10_000)
                 door = f"/statements/{status.statement}/payment"

@@ -396,7 +396,11 @@ class Balances(Effect[dict[str, int]], frozen=True):
 
 
 class Listing(Effect[tuple[dict[str, Any], ...]], frozen=True):
-    """List one of `payers`, `payees`, `windows`, `payouts`, `movements`, `audit`, `leases`; a page at a time."""
+    """List one kind of entry, a page at a time by its key.
+
+    `what` is `payers`, `payees`, `windows`, `leases`, `payouts`, `movements` (what the rail reported), `suspense` (what
+    of it is nobody's), `disputes`, `tokens` or `audit`.
+    """
 
     what: str
     after: str = ""

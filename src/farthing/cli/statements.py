@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from farthing.cli.clearing import TOKEN_VARIABLE, URL_VARIABLE
+from farthing.cli.clearing_house import TOKEN_VARIABLE, URL_VARIABLE
 from farthing.cli.get import From, JournalFile, KeyFd, KeyFile, KeyName, PassphraseFd, Signer, TokenNames, Yes
 from farthing.cli.home import journal_path
 from farthing.cli.signing import KeySource

@@ -46,6 +46,24 @@ _LISTS: Final = {
         ),
         "transaction_hash || ':' || log_index",
     ),
+    # Money that came and is nobody's yet.
+    "suspense": (
+        (
+            "(SELECT * FROM clearing_movements WHERE direction = 'in' AND matched = '' AND NOT EXISTS (SELECT 1 FROM "
+            "clearing_transfers t WHERE t.transfer = 'assign:' || network || ':' || transaction_hash || ':' || "
+            "log_index)) s"
+        ),
+        "transaction_hash || ':' || log_index AS movement, transaction_hash, log_index, network, counterparty, amount",
+        "transaction_hash || ':' || log_index",
+    ),
+    "disputes": (
+        "clearing_disputes d JOIN clearing_payees p ON p.payee = d.payee",
+        (
+            "dispute, d.state, reason, amount, p.currency, name AS payee, statement, line, resource, evidence, "
+            "opened_at, decided_at, note"
+        ),
+        "dispute",
+    ),
     "tokens": ("clearing_tokens", "name, role, subject, created_at, revoked_at", "name"),
     "audit": ("clearing_audit", "entry, at, who, what, subject, detail", "entry"),
 }

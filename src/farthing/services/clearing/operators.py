@@ -55,6 +55,8 @@ _KEYS: Final = {
     "leases": "lease",
     "payouts": "payout",
     "movements": "movement",
+    "suspense": "movement",
+    "disputes": "dispute",
     "tokens": "name",
     "audit": "entry",
 }
