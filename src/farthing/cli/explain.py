@@ -150,7 +150,8 @@ def _read(headers: list[str], table: Networks) -> Explained:
                 payment = payments[0]
                 return Explained(payment=payment, offer=payment.accepted)
     why = troubles[0] if troubles else "there is none in it"
-    raise ConfigError(f"This can't be read as a payment: {ascii(why[:300])[1:-1]}.")
+    what = "Give a payment header's value, a file that holds one, or a payment's id (pay_…)."
+    raise ConfigError(f"This can't be read as a payment: {ascii(why[:300])[1:-1]}. {what}")
 
 
 def _from_journal(payment_id: str, path: str) -> Explained:
