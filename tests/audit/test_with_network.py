@@ -122,8 +122,9 @@ class Payer:
 def test_C6_from_pages_to_money_on_chain(network: ClearingNetwork, edge: Process) -> None:
     payer = Payer(network, edge, "whole")
     statement = payer.read()
-    code, (listed, *_) = payer.run("fetch", statement)
+    code, (listed, *_) = payer.run("fetch", "--page", statement)
     assert (code, Path(listed["lines"]).read_bytes().count(b"\n")) == (0, PAGES)
+    assert Path(listed["page"]).read_text("utf-8").count('<td class="u">') == PAGES
     code, (audited,) = payer.run("audit", statement)
     assert (code, audited["in_order"], audited["disputes"], audited["owed"]) == (0, True, [], str(PAGES * PRICE))
     before = network.local.devnet.usdc_balance(network.treasury.address)

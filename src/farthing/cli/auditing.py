@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,7 @@ from farthing.clients.statements import Auditor
 from farthing.errors import ConfigError
 from farthing.money import show_atomic
 from farthing.protocol.clearing import DECIMALS
+from farthing.protocol.statements import StatementAnswer
 from farthing.services.auditing import watch
 
 if TYPE_CHECKING:
@@ -125,8 +127,8 @@ class Errand:
             self._print(facts, f"{text}  to pay {_money(each.payable)}, disputed {_money(each.disputed)}")
         return EXIT_DONE
 
-    def run_fetch(self, ids: tuple[str, ...]) -> int:
-        """Keep statements and their lines."""
+    def run_fetch(self, ids: tuple[str, ...], *, pages: bool) -> int:
+        """Keep statements and their lines; with `pages` a page for people of each, too."""
         with self._auditor() as auditor:
             try:
                 for name in ids or tuple(each.statement for each in auditor.statements()):
@@ -135,7 +137,9 @@ class Errand:
                     signed = lines.with_suffix(".jws")
                     signed.write_text(answer.jws + "\n", "ascii")
                     facts = {"statement": name, "jws": str(signed), "lines": str(lines)}
-                    self._print(facts, f"{name}  {signed}  {lines}")
+                    if pages:
+                        facts["page"] = str(_write_page(answer, lines))
+                    self._print(facts, "  ".join(facts.values()))
             except (HouseAway, HouseRefused) as error:
                 return self._trouble(error)
         return EXIT_DONE
@@ -262,3 +266,17 @@ def _verdict(found: Audit) -> str:
     if len(found.disputes) > _LINES_SHOWN:
         said.append(f"  … and {len(found.disputes) - _LINES_SHOWN:,} more (--json has all)")
     return "\n".join(said)
+
+
+def _write_page(answer: StatementAnswer, lines: Path) -> Path:
+    """Write the page from what was signed and its lines, so that no house's HTML is opened from this machine's disk."""
+    from farthing.clearing.statements import read_line  # noqa: PLC0415
+    from farthing.protocol.signed_statements import open_statement  # noqa: PLC0415 - heavy parts only when asked for
+    from farthing.services.clearing.pages import LINES_SHOWN, statement_page  # noqa: PLC0415
+
+    statement, *_ = open_statement(answer.jws)
+    page = lines.with_suffix(".html")
+    with lines.open("rb") as file:
+        shown = [read_line(line.removesuffix(b"\n")) for line in islice(file, LINES_SHOWN)]
+    page.write_bytes(statement_page(statement, answer.status, shown))
+    return page

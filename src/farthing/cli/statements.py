@@ -127,13 +127,14 @@ def fetch(
     token_env: TokenEnv = TOKEN_VARIABLE,
     journal: JournalFile = None,
     output: Folder = None,
+    page: Annotated[bool, typer.Option("--page", help="Write a page for people of each, too (ID.html).")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Keep statements as the house signed them (ID.jws) and their lines (ID.ndjson).
 
     \b
     Examples:
-      farthing statements fetch --output statements
+      farthing statements fetch --output statements --page
       farthing statements fetch st-000012-0f3a5c7e9b1d2f44
     """  # noqa: D301 - likewise
     from farthing.cli.auditing import Errand, Source  # noqa: PLC0415 - likewise
@@ -147,7 +148,7 @@ def fetch(
         folder=output,
         as_json=as_json,
     )
-    raise typer.Exit(Errand(source).run_fetch(tuple(ids or ())))
+    raise typer.Exit(Errand(source).run_fetch(tuple(ids or ()), pages=page))
 
 
 @statements.command("audit")

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Final
 
-from farthing.clearing.store import StatementRecord
 from farthing.money import show_atomic
-from farthing.protocol.statements import Statement, StatementLine
+from farthing.protocol.statements import Statement, StatementLine, StatementStatus
 
 # Lines that are shown; all of them are in the files that the page points to.
 LINES_SHOWN: Final = 200
@@ -23,8 +22,8 @@ _STYLE: Final = (
 )
 
 
-def statement_page(statement: Statement, record: StatementRecord, lines: Iterable[StatementLine]) -> bytes:
-    """Write the page."""
+def statement_page(statement: Statement, status: StatementStatus, lines: Iterable[StatementLine]) -> bytes:
+    """Write the page, with the first lines of the statement."""
     money = _money(statement)
     facts = [
         ("Payer", escape(statement.payer)),
@@ -33,9 +32,9 @@ def statement_page(statement: Statement, record: StatementRecord, lines: Iterabl
         ("Gross", money(statement.gross)),
         ("Adjustments", money(statement.adjustments)),
         ("Net", money(statement.net)),
-        ("Disputed", money(str(record.disputed))),
-        ("To pay", money(str(max(0, record.payable)))),
-        ("State", escape(record.state)),
+        ("Disputed", money(status.disputed)),
+        ("To pay", money(status.payable)),
+        ("State", escape(status.state)),
         ("Due", _day(statement.due)),
         ("Disputes until", _day(statement.dispute_until)),
         ("Pay to", f"{escape(statement.rail.pay_to)} on {escape(statement.rail.network)}"),
@@ -47,7 +46,8 @@ def statement_page(statement: Statement, record: StatementRecord, lines: Iterabl
     more = f"<p>{rest:,} more in the file of lines.</p>" if rest > 0 else ""
     name = escape(statement.id)
     page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Statement {name}</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}"><title>Statement {name}</title>'
         f"<style>{_STYLE}</style><h1>Statement {name}</h1><table>"
         + "".join(f"<tr><th>{what}</th><td>{value}</td></tr>" for what, value in facts)
         + '</table><h2>Lines</h2><table><tr><th>Time</th><th>Payee</th><th>Resource</th><th class="n">Charged</th></tr>'

@@ -96,7 +96,7 @@ class Payers:
         body = await self._service.ask(FindRun(statement, 0))
         leaves = [] if body is None else leaves_of(body)
         opened, *_ = open_statement(record.jws)
-        page = statement_page(opened, record, map(read_line, leaves[:LINES_SHOWN]))
+        page = statement_page(opened, status_of(record), map(read_line, leaves[:LINES_SHOWN]))
         headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "private"}
         return Response(page, media_type="text/html; charset=utf-8", headers=headers)
 
