@@ -143,7 +143,8 @@ def _handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:  # noqa: C90
             if mode == "no_receipt":
                 headers = headers[:2]
             if mode == "broken":
-                headers[-1] = ("Signature", headers[-1][1].replace("A", "B").replace("C", "D"))
+                label, value = headers[-1][1].split(":", 1)
+                headers[-1] = ("Signature", f"{label}:{'B' if value[0] == 'A' else 'A'}{value[1:]}")
             self._answer(200, headers, PAGE)
 
         def _answer(self, status: int, lines: list[tuple[str, str]], body: bytes) -> None:
