@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -130,6 +132,41 @@ def test_connections_are_put_away_with_their_loop_without_a_word() -> None:
     assert done.stdout == "b'ok' b'ok' b'ok'\n", done.stderr
     noise = [line for line in done.stderr.splitlines() if "Unclosed" in line or "never" in line or "Traceback" in line]
     assert noise == []
+
+
+def test_a_client_that_nobody_has_puts_its_connections_away_without_a_word(raw_server: Any) -> None:
+    told: list[dict[str, Any]] = []
+
+    async def scene() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with raw_server(raw_server.answer(200, b"x")) as raw:
+            client = HttpClient()
+            client.itself = client  # type: ignore[attr-defined]
+            await client.request("GET", raw.url, timeout_seconds=5, max_bytes=100)
+            (pool,) = client._pools.values()
+            gone, session = weakref.ref(client), weakref.ref(pool.session)
+            del client, pool
+            gc.collect()
+            assert gone() is None
+            for _ in range(3):
+                await asyncio.sleep(0)
+            gc.collect()
+            assert session() is None
+
+    asyncio.run(scene())
+    assert told == []
+
+
+def test_a_loop_that_ended_is_not_kept(raw_server: Any) -> None:
+    client = HttpClient()
+
+    async def scene() -> None:
+        async with raw_server(raw_server.answer(200, b"x")) as raw:
+            await client.request("GET", raw.url, timeout_seconds=5, max_bytes=100)
+
+    for _ in range(3):
+        asyncio.run(scene())
+    assert client._pools == {}
 
 
 def test_what_of_a_url_is_shown() -> None:

@@ -12,6 +12,7 @@ HttpTrouble
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -81,13 +82,16 @@ class HttpAnswer(msgspec.Struct, frozen=True):
 class HttpClient:
     """Sends requests over connections that are kept, one pool for each event loop that uses it.
 
-    A pool is closed by `aclose()`, or together with its loop. Safe to share between loops and threads.
+    A pool is closed by `aclose()`, together with its loop, or when nobody has the client any more. Safe to share
+    between loops and threads.
     """
 
     def __init__(self, *, resolver: Callable[[], AbstractResolver] | None = None) -> None:
         """Open nothing yet: a pool belongs to the loop that asks first. `resolver` makes what looks names up."""
         self._resolver = resolver
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        # Holds the sessions, too: collected together with the client, they would complain before they were closed.
+        weakref.finalize(self, _close_all, self._pools).atexit = False
 
     async def request(
         self,
@@ -138,7 +142,7 @@ class HttpClient:
 
     async def aclose(self) -> None:
         """Close the connections of the running loop. A later request opens new ones."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        pool = self._pools.get(asyncio.get_running_loop())
         if pool is not None:
             await pool.keeper.aclose()
 
@@ -146,7 +150,7 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = self._pools[loop] = _Pool(self._resolver)
+            pool = self._pools[loop] = _Pool(self._resolver, self._pools)
             # A loop closes its asynchronous generators before it ends (`asyncio.run`, uvicorn), and so the session.
             await anext(pool.keeper)
         return pool.session
@@ -155,7 +159,9 @@ class HttpClient:
 class _Pool:
     """A session and the generator that closes it."""
 
-    def __init__(self, resolver: Callable[[], AbstractResolver] | None) -> None:
+    def __init__(
+        self, resolver: Callable[[], AbstractResolver] | None, pools: dict[asyncio.AbstractEventLoop, _Pool]
+    ) -> None:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=CONNECTIONS_MAX,
@@ -170,14 +176,34 @@ class _Pool:
             max_field_size=HEADER_MAX_BYTES,
             trust_env=False,
         )
-        self.keeper = _keep(self.session)
+        self.keeper = _keep(self.session, pools)
 
 
-async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+async def _keep(
+    session: aiohttp.ClientSession, pools: dict[asyncio.AbstractEventLoop, _Pool]
+) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
+        pools.pop(asyncio.get_running_loop(), None)
         await session.close()
+
+
+# Closings under way: a loop alone does not keep a task.
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close_all(pools: dict[asyncio.AbstractEventLoop, _Pool]) -> None:
+    """Close what a client had that is gone, each pool on its own loop; a loop that ended has closed its own."""
+    for loop, pool in list(pools.items()):
+        with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            loop.call_soon_threadsafe(_close_soon, loop, pool)
+
+
+def _close_soon(loop: asyncio.AbstractEventLoop, pool: _Pool) -> None:
+    task = loop.create_task(pool.keeper.aclose())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
 
 
 def _checked(headers: Mapping[str, str]) -> CIMultiDict[str]:
