@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from serving import OPERATOR, Town
 
@@ -67,8 +68,27 @@ def test_A4_it_serves_shows_and_ends(command: Command, url: str) -> None:
     shown = command.run("window", "--url", url, "--json", "--close")
     closed, first, second = map(json.loads, shown.splitlines())
     assert (closed, first["state"], second["state"]) == ({"closed": "1"}, "issued", "open")
-    for what in ("accounts", "statements", "payouts"):
+    for what in ("statements", "payouts"):
         assert command.run(what, "--url", url) == ""
+    nothing = "reserve=0  currency=USD  recourse=0  guaranteed=0  uncovered=0\n"
+    assert command.run("accounts", "--url", url) == command.run("reserve", "--url", url) == nothing
     assert "404" in command.run("proof", "st-1", "sha256:00", "--url", url, status=1)
     assert "401" in command.run("accounts", "--url", url, "--token-env", "TREASURY_KEY", status=1)
     assert "NOBODY" in command.run("accounts", "--url", url, "--token-env", "NOBODY", status=2)
+
+
+def test_C6_it_guarantees_funds_and_takes_out(command: Command, url: str) -> None:
+    payee = {"payee": "ourselves", "domain": "us.example", "address": "0x" + "22" * 20}
+    headers = {"Authorization": f"Bearer {OPERATOR}"}
+    assert httpx.post(f"{url}/payees", json=payee, headers=headers).status_code == 200
+    answer = json.loads(command.run("guarantee", "ourselves", "--url", url, "--json"))
+    assert (answer["payee"], answer["guaranteed"]) == ("ourselves", True)
+    assert json.loads(command.run("guarantee", "ourselves", "--off", "--url", url, "--json"))["guaranteed"] is False
+    assert "404" in command.run("guarantee", "nobody", "--url", url, status=1)
+    unseen = "0x" + "ab" * 32
+    assert "has seen no such deposit" in command.run("reserve", "--fund", unseen, "--url", url, status=2)
+    assert "409" in command.run("reserve", "--fund", f"{unseen}:1", "--url", url, status=1)
+    assert "behind the colon" in command.run("reserve", "--fund", f"{unseen}:one", "--url", url, status=2)
+    take = ["--take", "5", "--to", "ourselves"]
+    assert "go together" in command.run("reserve", *take, "--url", url, status=2)
+    assert "less than that in the reserve" in command.run("reserve", *take, "--request", "r1", "--url", url, status=1)

@@ -13,27 +13,16 @@ from urllib.parse import quote
 import msgspec
 import typer
 
+from farthing.cli.house import HERE, TOKEN_VARIABLE, AsJson, House, Token, Url, show
+from farthing.cli.reserve import guarantee, reserve
 from farthing.errors import ConfigError
 
 if TYPE_CHECKING:
     from farthing.services.clearing import ClearingConfig
 
-EXIT_FAILED = 1
-# What one answer of the service may have: a page of a list.
-ANSWER_MAX_BYTES = 16 * 1024 * 1024
-TIMEOUT_SECONDS = 60.0
-TOKEN_VARIABLE = "FARTHING_CLEARING_TOKEN"  # noqa: S105 - the variable's name
-URL_VARIABLE = "FARTHING_CLEARING_URL"
-
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="FILE", dir_okay=False, help="The configuration, in TOML.")
 ]
-Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="The clearing house that runs.")]
-Token = Annotated[
-    str, typer.Option("--token-env", metavar="NAME", help="The environment variable that holds your token.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON an entry.")]
-_HERE = "http://127.0.0.1:4030"
 
 clearing = typer.Typer(
     name="clearing",
@@ -66,6 +55,7 @@ def run(
       farthing clearing window --close                     close the open window now
       farthing clearing statements                         what was issued, and where it stands
       farthing clearing proof STATEMENT LINE               prove one line of a statement
+      farthing clearing reserve                            money that stands ready for payers that default
     """  # noqa: D301 - click's mark for lines that are not to be joined
     if context.invoked_subcommand is not None:
         return
@@ -115,17 +105,18 @@ def _serve(service: Any, config: ClearingConfig, *, as_json: bool) -> None:
 
 
 @clearing.command("accounts")
-def accounts(*, url: Url = _HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJson = False) -> None:
-    """List payers, with what they owe and may, and payees, with their domains.
+def accounts(*, url: Url = HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJson = False) -> None:
+    """List payers, with what they owe and may, payees, with their domains, and how the reserve stands.
 
     \b
     Examples:
       farthing clearing accounts
       farthing clearing accounts --url https://clearing.example --json
     """  # noqa: D301 - click's mark for lines that are not to be joined
-    house = _House(url, token_env)
+    house = House(url, token_env)
     for what in ("payers", "payees"):
-        _show(house.pages(f"/lists/{what}"), as_json=as_json)
+        show(house.pages(f"/lists/{what}"), as_json=as_json)
+    show(house.ask("GET", "/reserve"), as_json=as_json)
 
 
 @clearing.command("window")
@@ -134,7 +125,7 @@ def window(
     close: Annotated[
         bool, typer.Option("--close", help="Close the open window now, and issue its statements.")
     ] = False,
-    url: Url = _HERE,
+    url: Url = HERE,
     token_env: Token = TOKEN_VARIABLE,
     as_json: AsJson = False,
 ) -> None:
@@ -145,17 +136,17 @@ def window(
       farthing clearing window            which are open, closed, issued
       farthing clearing window --close    close the open one now, and issue its statements
     """  # noqa: D301 - click's mark for lines that are not to be joined
-    house = _House(url, token_env)
+    house = House(url, token_env)
     if close:
-        _show([house.ask("POST", "/window/close")], as_json=as_json)
-    _show(house.pages("/lists/windows"), as_json=as_json)
+        show([house.ask("POST", "/window/close")], as_json=as_json)
+    show(house.pages("/lists/windows"), as_json=as_json)
 
 
 @clearing.command("statements")
 def statements(
     *,
     state: Annotated[str, typer.Option(help="Only those that are issued, accepted, instructed or settled.")] = "",
-    url: Url = _HERE,
+    url: Url = HERE,
     token_env: Token = TOKEN_VARIABLE,
     as_json: AsJson = False,
 ) -> None:
@@ -166,15 +157,15 @@ def statements(
       farthing clearing statements
       farthing clearing statements --state issued --json
     """  # noqa: D301 - click's mark for lines that are not to be joined
-    house = _House(url, token_env)
+    house = House(url, token_env)
     after = ""
     while page := house.ask("GET", f"/statements?state={quote(state)}&after={quote(after)}"):
-        _show(page, as_json=as_json)
+        show(page, as_json=as_json)
         after = page[-1]["statement"]
 
 
 @clearing.command("payouts")
-def payouts(*, url: Url = _HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJson = False) -> None:
+def payouts(*, url: Url = HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJson = False) -> None:
     """List payouts to payees.
 
     \b
@@ -182,7 +173,7 @@ def payouts(*, url: Url = _HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJ
       farthing clearing payouts
       farthing clearing payouts --json
     """  # noqa: D301 - click's mark for lines that are not to be joined
-    _show(_House(url, token_env).pages("/lists/payouts"), as_json=as_json)
+    show(House(url, token_env).pages("/lists/payouts"), as_json=as_json)
 
 
 @clearing.command("proof")
@@ -190,7 +181,7 @@ def proof(
     statement: Annotated[str, typer.Argument(help="The statement's id.")],
     line: Annotated[str, typer.Argument(help="The line's id: sha256:… or adjustment:….")],
     *,
-    url: Url = _HERE,
+    url: Url = HERE,
     token_env: Token = TOKEN_VARIABLE,
 ) -> None:
     """Prove that a line is in a statement, with the payer's own signature: one JSON object, for any verifier.
@@ -199,55 +190,9 @@ def proof(
     Examples:
       farthing clearing proof STATEMENT LINE    names as `farthing clearing statements` and its lines give them
     """  # noqa: D301 - click's mark for lines that are not to be joined
-    found = _House(url, token_env).ask("GET", f"/statements/{quote(statement)}/proofs/{quote(line)}")
+    found = House(url, token_env).ask("GET", f"/statements/{quote(statement)}/proofs/{quote(line)}")
     print(json.dumps(found, indent=2))
 
 
-class _House:
-    """A clearing house that runs, asked one thing at a time."""
-
-    def __init__(self, url: str, token_env: str) -> None:
-        self._url = url.rstrip("/")
-        token = os.environ.get(token_env, "")
-        if not token:
-            raise ConfigError(f"Put your token of the clearing house into the environment variable {token_env}.")
-        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
-
-    def ask(self, method: str, path: str) -> Any:
-        from farthing.world.http import HttpClient  # noqa: PLC0415
-        from farthing.world.loop import run_blocking  # noqa: PLC0415
-
-        client = HttpClient()
-        answer = run_blocking(
-            client.request(
-                method,
-                self._url + path,
-                headers=self._headers,
-                timeout_seconds=TIMEOUT_SECONDS,
-                max_bytes=ANSWER_MAX_BYTES,
-            )
-        )
-        said: Any = json.loads(answer.body)
-        if answer.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
-            detail = said.get("detail", "")
-            print(f"farthing: the clearing house answered {answer.status}: {detail}", file=sys.stderr)
-            raise typer.Exit(EXIT_FAILED)
-        return said
-
-    def pages(self, path: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        after = ""
-        while True:
-            page = self.ask("GET", f"{path}?after={quote(after)}")
-            found += page["entries"]
-            after = page["next"]
-            if not after:
-                return found
-
-
-def _show(entries: list[dict[str, Any]], *, as_json: bool) -> None:
-    for entry in entries:
-        if as_json:
-            print(json.dumps(entry))
-        else:
-            print("  ".join(f"{name}={value}" for name, value in entry.items() if value not in ("", None)))
+clearing.command("reserve")(reserve)
+clearing.command("guarantee")(guarantee)

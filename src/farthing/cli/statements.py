@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from farthing.cli.clearing import TOKEN_VARIABLE, URL_VARIABLE
 from farthing.cli.get import From, JournalFile, KeyFd, KeyFile, KeyName, PassphraseFd, Signer, TokenNames, Yes
 from farthing.cli.home import journal_path
+from farthing.cli.house import TOKEN_VARIABLE, URL_VARIABLE
 from farthing.cli.signing import KeySource
 
 NETWORK_VARIABLE: Final = "FARTHING_CLEARING_NETWORK"
