@@ -63,7 +63,8 @@ def test_C6_a_guaranteed_payee_is_paid_from_the_reserve_and_the_payers_late_paym
 
 def test_C6_who_is_not_guaranteed_is_paid_when_its_payers_have_paid(house: House) -> None:
     crawler = Crawler()
-    house.open(crawler)
+    house.open(crawler, payees={"news": "news.example", "blog": "blog.example"})
+    guarantee(house, "blog")
     fund(house, 10 * DOLLAR)
     record = issued(house, crawler)
     default(house, record)
@@ -90,6 +91,10 @@ def test_C6_nothing_is_covered_before_the_payer_can_neither_pay_in_time_nor_disp
     house, crawler = new_house(Rules(network=NETWORK, dispute_seconds=dispute_days * DAY)), Crawler()
     record = defaulted(house, crawler)
     assert house.now == NOON + day * DAY + 1
+    # One of the two dates is over long before.
+    house.now = NOON + min(10, dispute_days) * DAY + 1
+    assert cover(house) == ()
+    house.now = NOON + day * DAY + 1
     # The rail's books were not read beyond that time: a payment may be in them.
     assert cover(house, house.now - 1) == ()
     house.now -= 1

@@ -151,6 +151,7 @@ class Story:
         assert self.house.payer(self.crawler).recourse == recourse
         # What the reserve paid is with payers, and nowhere else.
         assert in_reserve + recourse == self.funded - self.taken
+        assert {each["name"] for each in self.house.ask(Listing("covers"))} <= {"news"}
         for name in PAYEES:
             assert self.given(name) <= self.served[name], f"{name} got more than it served"
 
