@@ -67,7 +67,9 @@ eip712_name = "USDC"
 eip712_version = "2"
 """
 
-    def config(self, *, store: str = "", facilitator: str = "http://127.0.0.1:1", private: str = "") -> str:
+    def config(
+        self, *, store: str = "", facilitator: str = "http://127.0.0.1:1", private: str = "", rules: str = ""
+    ) -> str:
         return f"""
 store = "{store or self.folder / "clearing.sqlite3"}"
 tick_seconds = 3600
@@ -79,6 +81,7 @@ key_env = "STATEMENTS_KEY"
 [rules]
 network = "clearing:test"
 payout_min = 1
+{rules}
 [usdc]
 network = "{self.devnet.network}"
 rpc_urls = ["{self.devnet.url}"]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from serving import OPERATOR, Town
 
@@ -77,7 +78,10 @@ def test_A4_it_serves_shows_and_ends(command: Command, url: str) -> None:
     }
     for what, words in said.items():
         assert words in command.run(what, "--url", url)
-        assert command.run(what, "--url", url, "--json") == ""
+        assert (command.run(what, "--url", url, "--json") == "") is (what != "accounts")
+    reserve = command.run("reserve", "--url", url)
+    assert "reserve  0 USD" in reserve
+    assert reserve in command.run("accounts", "--url", url)
     assert "404" in command.run("proof", "st-1", "sha256:00", "--url", url, status=1)
     assert "401" in command.run("accounts", "--url", url, "--token-env", "TREASURY_KEY", status=1)
     assert "NOBODY" in command.run("accounts", "--url", url, "--token-env", "NOBODY", status=2)
@@ -120,3 +124,20 @@ def test_an_operator_opens_and_changes_accounts(command: Command, url: str) -> N
     assert "404" in run("disputes", "d-1", "--grant", status=1)
     assert "TRANSACTION:LOG" in run("suspense", "0xbb", "--to", crawler, status=2)
     assert "409" in run("suspense", "0xbb:1", "--to", crawler, status=1)
+
+
+def test_C6_it_guarantees_funds_and_takes_out(command: Command, url: str) -> None:
+    payee = {"payee": "ourselves", "domain": "us.example", "address": "0x" + "22" * 20}
+    headers = {"Authorization": f"Bearer {OPERATOR}"}
+    assert httpx.post(f"{url}/payees", json=payee, headers=headers).status_code == 200
+    answer = json.loads(command.run("guarantee", "ourselves", "--url", url, "--json"))
+    assert (answer["payee"], answer["guaranteed"]) == ("ourselves", True)
+    assert json.loads(command.run("guarantee", "ourselves", "--off", "--url", url, "--json"))["guaranteed"] is False
+    assert "404" in command.run("guarantee", "nobody", "--url", url, status=1)
+    unseen = "0x" + "ab" * 32
+    assert "has seen no such deposit" in command.run("reserve", "--fund", unseen, "--url", url, status=2)
+    assert "409" in command.run("reserve", "--fund", f"{unseen}:1", "--url", url, status=1)
+    assert "behind the colon" in command.run("reserve", "--fund", f"{unseen}:one", "--url", url, status=2)
+    take = ["--take", "5", "--to", "ourselves"]
+    assert "go together" in command.run("reserve", *take, "--url", url, status=2)
+    assert "less than that in the reserve" in command.run("reserve", *take, "--request", "r1", "--url", url, status=1)

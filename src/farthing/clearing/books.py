@@ -2,7 +2,8 @@
 
 A booking moves one amount from one account to another, so that debits equal credits in each. What a rail is told to do
 is a *pending* booking; its report posts or voids it, by a row of its own. Balances are credits less debits: what payers
-owe is negative on `receivable`, what payees will get is positive on `accrued`, `held` and `cleared`.
+owe is negative on `receivable`, what payees will get is positive on `accrued`, `held` and `cleared`. What the reserve
+paid for a payer is positive on `recourse` until the payer has paid.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from farthing.ledger.accounts import (
     HELD,
     PREPAID,
     RECEIVABLE,
+    RECOURSE,
+    RESERVE,
     ROUNDING,
     SUSPENSE,
     TREASURY,
@@ -76,6 +79,15 @@ class Books(msgspec.Struct, frozen=True):
     def suspense(self) -> Account:
         """Money that came and is nobody's yet."""
         return Account(SUSPENSE, self.network, self.currency, _HOUSE)
+
+    @property
+    def reserve(self) -> Account:
+        """What stands ready to pay guaranteed payees whose payers do not."""
+        return Account(RESERVE, self.network, self.currency, _HOUSE)
+
+    def recourse(self, payer: int) -> Account:
+        """What the reserve paid for a payer, and gets back when that pays."""
+        return Account(RECOURSE, self.network, self.currency, owner_of(payer))
 
     @property
     def rounding(self) -> Account:
@@ -163,6 +175,27 @@ class Books(msgspec.Struct, frozen=True):
     def assign(self, movement: str, payer: int, amount: int) -> Booking:
         """Money in suspense turned out to be a payer's, who has it as balance."""
         return self._move(f"assign:{movement}", self.suspense, self.prepaid(payer), amount, movement)
+
+    def fund(self, movement: str, amount: int) -> Booking:
+        """Money in suspense is the operator's, for the reserve: by the name of `assign`, so that it is given once."""
+        return self._move(f"assign:{movement}", self.suspense, self.reserve, amount, movement)
+
+    def take(self, request: str, payee: int, amount: int) -> Booking:
+        """The operator takes money out of the reserve: the next payout of an account of its own."""
+        return self._move(f"take:{request}", self.reserve, self.cleared(payee), amount, request)
+
+    def cover(self, statement: str, payer: int, payee: int, amount: int, step: int) -> tuple[Booking, Booking]:
+        """A payer is in default: its payee is paid for all that, and the reserve has what the payer owes instead."""
+        name = f"{statement}:{owner_of(payee)}:{step}"
+        return (
+            self._move(f"clear:{name}", self.accrued(payee), self.cleared(payee), amount, statement),
+            self._move(f"cover:{name}", self.reserve, self.recourse(payer), amount, statement),
+        )
+
+    def refill(self, statement: str, payer: int, payee: int, amount: int) -> Booking:
+        """The payer paid what the reserve had paid for it."""
+        name = f"refill:{statement}:{owner_of(payee)}"
+        return self._move(name, self.recourse(payer), self.reserve, amount, statement)
 
 
 def resolve(promise: Booking, *, settled: bool) -> Booking:

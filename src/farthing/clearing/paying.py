@@ -1,5 +1,7 @@
 """Money: statements handed to their rail, rails' reports booked, payees paid out, payers suspended who don't pay.
 
+Guaranteed payees of who doesn't pay are paid from the reserve.
+
 One round is `work`. It may be cut anywhere and run by several processes: promises are booked before a rail is told, the
 rail's reports are booked once each, and what a nonce stands for the chain settles once.
 """
@@ -11,6 +13,7 @@ from typing import Final
 import msgspec
 
 from farthing.clearing.flows import Desk
+from farthing.clearing.guarantee import CoverDefaults
 from farthing.clearing.rails import Rail, RailReport
 from farthing.clearing.settlement import (
     FindScan,
@@ -40,6 +43,7 @@ class Round(msgspec.Struct, frozen=True):
     settled: tuple[str, ...]
     returned: tuple[str, ...]
     suspended: tuple[str, ...]
+    covered: tuple[str, ...] = ()
 
 
 def read_rail(desk: Desk, rail: Rail, network: str) -> Flow[tuple[RailReport, tuple[str, ...]]]:
@@ -59,7 +63,7 @@ def read_rail(desk: Desk, rail: Rail, network: str) -> Flow[tuple[RailReport, tu
 
 
 def reconcile(desk: Desk, rail: Rail, network: str) -> Flow[Round]:
-    """Read the rail's books, take back what can't settle any more, and suspend who is overdue."""
+    """Read the rail's books, take back what can't settle any more, suspend who is overdue, and cover defaults."""
     report, settled = yield from read_rail(desk, rail, network)
     returned: list[str] = []
     now_seconds = yield from Now()
@@ -70,7 +74,12 @@ def reconcile(desk: Desk, rail: Rail, network: str) -> Flow[Round]:
             returned.append(record.statement)
     suspended = yield from SuspendOverdue(desk.rules, now_seconds)
     yield from LapseLeases(now_seconds, desk.rules.late_limit_seconds)
-    return Round(settled, tuple(returned), suspended)
+    covered: tuple[str, ...] = ()
+    if report.complete:
+        # Not by our clock alone: a payment may be in blocks that were not read yet.
+        read_until = min(now_seconds, report.time_seconds)
+        covered = yield from CoverDefaults(rail.currency, desk.rules, read_until, now_seconds)
+    return Round(settled, tuple(returned), suspended, covered)
 
 
 def instruct_accepted(desk: Desk) -> Flow[tuple[StatementRecord, ...]]:

@@ -24,7 +24,10 @@ from farthing.protocol.clearing import (
 
 
 class Payer(msgspec.Struct, frozen=True):
-    """A payer's account; sums in atomic units. `leased` is what open leases may still spend."""
+    """A payer's account; sums in atomic units. `leased` is what open leases may still spend.
+
+    `recourse` is what of `owed` goes to the reserve, which paid it to payees.
+    """
 
     key: int
     directory: str
@@ -35,10 +38,11 @@ class Payer(msgspec.Struct, frozen=True):
     owed: int
     prepaid: int
     leased: int = 0
+    recourse: int = 0
 
 
 class Payee(msgspec.Struct, frozen=True):
-    """A payee's account. `proved_at` is None until its domain showed `challenge`."""
+    """A payee's account. `proved_at` is None until its domain showed `challenge`; `guaranteed` is 1 or 0."""
 
     key: int
     name: str
@@ -47,6 +51,7 @@ class Payee(msgspec.Struct, frozen=True):
     address: str
     challenge: str
     proved_at: int | None
+    guaranteed: int = 0
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -398,8 +403,8 @@ class Balances(Effect[dict[str, int]], frozen=True):
 class Listing(Effect[tuple[dict[str, Any], ...]], frozen=True):
     """List one kind of entry, a page at a time by its key.
 
-    `what` is `payers`, `payees`, `windows`, `leases`, `payouts`, `movements` (what the rail reported), `suspense` (what
-    of it is nobody's), `disputes`, `tokens` or `audit`.
+    `what` is `payers`, `payees`, `windows`, `leases`, `payouts`, `covers`, `movements` (what the rail reported),
+    `suspense` (what of it is nobody's), `disputes`, `tokens` or `audit`.
     """
 
     what: str

@@ -6,14 +6,16 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
 
 from farthing.cli.clearing_accounts import accounts, payee, payer, token
 from farthing.cli.clearing_desk import audit, books, disputes, payouts, proof, statements, suspense, window
+from farthing.cli.reserve import guarantee, reserve
 from farthing.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def run(
       farthing clearing window --close                     close the open window now
       farthing clearing statements                         what was issued, and where it stands
       farthing clearing disputes                           what waits for a decision
+      farthing clearing reserve                            money that stands ready for payers that default
     """  # noqa: D301 - click's mark for lines that are not to be joined
     if context.invoked_subcommand is not None:
         return
@@ -103,5 +106,10 @@ def _serve(service: Any, config: ClearingConfig, *, as_json: bool) -> None:
     uvloop.run(running)
 
 
-for _command in (accounts, payer, payee, token, window, statements, disputes, payouts, suspense, books, audit, proof):
+_COMMANDS: Final[tuple[Callable[..., None], ...]] = (
+    *(accounts, payer, payee, token),
+    *(window, statements, disputes, payouts, suspense, books, audit, proof),
+    *(reserve, guarantee),
+)
+for _command in _COMMANDS:
     clearing.command(_command.__name__)(_command)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import typer
 
 from farthing.cli.clearing_house import HERE, TOKEN_VARIABLE, AsJson, House, Token, Url, moment, money, show, units
+from farthing.cli.reserve import reserve_line
 from farthing.cli.terminal import plain
 from farthing.errors import ConfigError
 
@@ -16,7 +17,7 @@ Currency = Annotated[str, typer.Option("--currency", metavar="USD", help="The ac
 
 
 def accounts(*, url: Url = HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJson = False) -> None:
-    """List payers, with what they owe and may, payees, with their domains, and who has a token.
+    """List payers, with what they owe and may, payees, with their domains, who has a token, and the reserve.
 
     \b
     Examples:
@@ -26,6 +27,7 @@ def accounts(*, url: Url = HERE, token_env: Token = TOKEN_VARIABLE, as_json: AsJ
     house = House(url, token_env)
     show(house.entries("payers"), _payer_line, as_json=as_json, empty="No payers yet: see farthing clearing payer -h.")
     show(house.entries("payees"), _payee_line, as_json=as_json, empty="No payees yet: see farthing clearing payee -h.")
+    show(house.ask("GET", "/reserve"), reserve_line, as_json=as_json)
     show(house.entries("tokens"), _token_line, as_json=as_json, empty="No tokens yet: see farthing clearing token -h.")
 
 
@@ -133,12 +135,14 @@ def token(
 def _payer_line(entry: dict[str, Any]) -> str:
     state = entry["state"] + (f" ({entry['why']})" if entry["why"] else "")
     owed = f"owes {money(entry['owed'])} of {money(entry['credit_limit'], entry['currency'])}"
-    return f"payer  {entry['directory']}  {state}  {owed}, prepaid {money(entry['prepaid'])}"
+    recourse = f", to the reserve {money(entry['recourse'])}" if int(entry["recourse"]) else ""
+    return f"payer  {entry['directory']}  {state}  {owed}, prepaid {money(entry['prepaid'])}{recourse}"
 
 
 def _payee_line(entry: dict[str, Any]) -> str:
     proved = f"proved {moment(entry['proved_at'])}" if entry["proved_at"] else "domain not proved"
-    return f"payee  {entry['name']}  {entry['domain']}  {proved}  paid out to {entry['address']} in {entry['currency']}"
+    guaranteed = ", guaranteed" if entry["guaranteed"] else ""
+    return f"payee  {entry['name']}  {entry['domain']}  {proved}  {entry['currency']} to {entry['address']}{guaranteed}"
 
 
 def _token_line(entry: dict[str, Any]) -> str:

@@ -24,8 +24,12 @@ PREPAID: Final = "prepaid"
 TREASURY: Final = "treasury"
 SUSPENSE: Final = "suspense"
 ROUNDING: Final = "rounding"
+# What stands ready for payers' defaults, and what payers owe to it.
+RESERVE: Final = "reserve"
+RECOURSE: Final = "recourse"
 KINDS: Final = frozenset(
     {PAYER, PAYEE, WALLET, GAS, RECEIVABLE, ACCRUED, HELD, CLEARED, PREPAID, TREASURY, SUSPENSE, ROUNDING}
+    | {RESERVE, RECOURSE}
 )
 
 _SEPARATOR: Final = "/"

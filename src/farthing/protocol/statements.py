@@ -199,7 +199,10 @@ class Proof(Message, frozen=True, omit_defaults=False):
 
 
 class PayeeStatus(Message, frozen=True, omit_defaults=False):
-    """How a payee stands, in atomic units: accrued (no payer has paid for it yet), cleared (to be paid out), paid."""
+    """How a payee stands, in atomic units: accrued (no payer has paid for it yet), cleared (to be paid out), paid.
+
+    `guaranteed` says whether the reserve stands in for payers of the statements that are issued from now on.
+    """
 
     payee: str
     currency: Currency
@@ -208,6 +211,7 @@ class PayeeStatus(Message, frozen=True, omit_defaults=False):
     cleared: SignedAmount
     instructed: SignedAmount
     paid: SignedAmount
+    guaranteed: bool = False
 
 
 class Payout(Message, frozen=True, omit_defaults=False):

@@ -35,9 +35,11 @@ SELECT_PAYER: Final = """
 SELECT p.payer, p.directory, p.currency, p.state, p.why, p.credit_limit, p.owed, p.prepaid, COALESCE((
     SELECT SUM(CASE WHEN l.amount > l.spent THEN l.amount - l.spent ELSE 0 END)
     FROM clearing_leases l WHERE l.payer = p.payer AND l.state = 'open'
-), 0) FROM clearing_payers p
+), 0), p.recourse FROM clearing_payers p
 """
-SELECT_PAYEE: Final = "SELECT payee, name, domain, currency, address, challenge, proved_at FROM clearing_payees"
+SELECT_PAYEE: Final = (
+    "SELECT payee, name, domain, currency, address, challenge, proved_at, guaranteed FROM clearing_payees"
+)
 _INSERT_PAYER: Final = f"""
 INSERT INTO clearing_payers (payer, directory, currency, state, credit_limit, created_at)
 VALUES (?, ?, ?, '{ACTIVE}', ?, ?)
@@ -90,8 +92,8 @@ WHERE state = '{OPEN}' AND expires_at < ?
 
 def read_payer(row: tuple[Any, ...]) -> Payer:
     """Read a row of `SELECT_PAYER`."""
-    key, directory, currency, state, why, credit_limit, owed, prepaid, leased = row
-    return Payer(key, directory, currency, state, why, credit_limit, owed, prepaid, int(leased))
+    key, directory, currency, state, why, credit_limit, owed, prepaid, leased, recourse = row
+    return Payer(key, directory, currency, state, why, credit_limit, owed, prepaid, int(leased), recourse)
 
 
 def find_payer(at: Connection, effect: FindPayer) -> Payer | None:

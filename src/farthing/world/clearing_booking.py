@@ -6,15 +6,24 @@ from collections.abc import Iterable
 from typing import Final
 
 from farthing.clearing.books import POST, POSTED, Booking
-from farthing.ledger.accounts import PREPAID, RECEIVABLE, Account
+from farthing.errors import StoreError
+from farthing.ledger.accounts import PREPAID, RECEIVABLE, RECOURSE, RESERVE, Account
 from farthing.world.connection import Connection
 
 _INSERT: Final = """
 INSERT INTO clearing_transfers (transfer, kind, pending, debit, credit, amount, about, reverses, booked_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_UPDATE_PAYER: Final = "UPDATE clearing_payers SET owed = owed + ?, prepaid = prepaid + ? WHERE payer = ?"
-_FIND: Final = "SELECT debit, credit, amount, about FROM clearing_transfers WHERE transfer = ?"
+_UPDATE_PAYER: Final = (
+    "UPDATE clearing_payers SET owed = owed + ?, prepaid = prepaid + ?, recourse = recourse + ? WHERE payer = ?"
+)
+_ADD_TO_RESERVE: Final = """
+INSERT INTO clearing_reserves (currency, amount) VALUES (?, ?)
+ON CONFLICT (currency) DO UPDATE SET amount = clearing_reserves.amount + excluded.amount
+"""
+_TAKE_FROM_RESERVE: Final = "UPDATE clearing_reserves SET amount = amount - ? WHERE currency = ?"
+# Of a payer: the columns of its row, in their order.
+_KEPT_BESIDE: Final = (RECEIVABLE, PREPAID, RECOURSE)
 _BALANCE: Final = """
 SELECT COALESCE(SUM(CASE WHEN credit = ? THEN amount ELSE -amount END), 0) FROM clearing_transfers
 WHERE (credit = ? OR debit = ?) AND kind IN ('posted', 'post')
@@ -38,9 +47,11 @@ GROUP BY account
 def book(at: Connection, bookings: Iterable[Booking], now_seconds: int) -> None:
     """Insert bookings, and move what payers' rows say along with them: in the order of payers, for the locks' sake.
 
-    A booking whose name is taken fails the whole operation: nothing is booked twice.
+    A booking whose name is taken fails the whole operation: nothing is booked twice. So does one that would take more
+    out of a reserve than is in it.
     """
     moved: dict[int, list[int]] = {}
+    reserves: dict[str, int] = {}
     for each in bookings:
         transfer = each.transfer
         debit, credit = transfer.debit, transfer.credit
@@ -59,18 +70,30 @@ def book(at: Connection, bookings: Iterable[Booking], now_seconds: int) -> None:
             ),
         )
         if each.kind in (POSTED, POST):
-            _count(moved, debit, -transfer.amount)
-            _count(moved, credit, transfer.amount)
+            for account, credited in ((debit, -transfer.amount), (credit, transfer.amount)):
+                if account.kind == RESERVE:
+                    reserves[account.asset] = reserves.get(account.asset, 0) + credited
+                else:
+                    _count(moved, account, credited)
     for payer in sorted(moved):
-        owed, prepaid = moved[payer]
-        at.execute(_UPDATE_PAYER, (owed, prepaid, payer))
+        owed, prepaid, recourse = moved[payer]
+        at.execute(_UPDATE_PAYER, (owed, prepaid, recourse, payer))
+    for currency, credited in sorted(reserves.items()):
+        _move_reserve(at, currency, credited)
 
 
 def _count(moved: dict[int, list[int]], account: Account, credited: int) -> None:
-    if account.kind == RECEIVABLE:
-        moved.setdefault(int(account.owner, 16), [0, 0])[0] -= credited
-    elif account.kind == PREPAID:
-        moved.setdefault(int(account.owner, 16), [0, 0])[1] += credited
+    if account.kind in _KEPT_BESIDE:
+        sums = moved.setdefault(int(account.owner, 16), [0, 0, 0])
+        sums[_KEPT_BESIDE.index(account.kind)] += -credited if account.kind == RECEIVABLE else credited
+
+
+def _move_reserve(at: Connection, currency: str, credited: int) -> None:
+    if credited >= 0:
+        at.execute(_ADD_TO_RESERVE, (currency, credited))
+    elif at.execute(_TAKE_FROM_RESERVE, (-credited, currency)).rowcount != 1:
+        message = f"There is no reserve in {currency} to take anything from. Nothing was booked."
+        raise StoreError(message)
 
 
 def balance(at: Connection, account: Account) -> int:

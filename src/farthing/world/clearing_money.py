@@ -47,6 +47,7 @@ from farthing.evm.references import payout_reference
 from farthing.protocol.statements import NOT_DELIVERED, Dispute
 from farthing.world.clearing_booking import balance, book
 from farthing.world.clearing_intake import open_window_number
+from farthing.world.clearing_reserve import covers_of
 from farthing.world.clearing_statements import find_statement, settle_statement
 from farthing.world.connection import Connection
 
@@ -167,7 +168,8 @@ def open_disputes(at: Connection, effect: OpenDisputes) -> tuple[Dispute, ...] |
     record = find_statement(at, FindStatement(effect.statement))
     if record is None:
         return "not_found"
-    if effect.now_seconds > record.dispute_until:
+    # By another process's clock it was over, and the reserve has paid for what can't be disputed any more.
+    if effect.now_seconds > record.dispute_until or covers_of(at, effect.statement):
         return "too_late"
     was_paid = record.state == SETTLED
     if record.payment and not was_paid:

@@ -39,6 +39,7 @@ from farthing.clearing.store import (
 from farthing.protocol.statements import StatementLine
 from farthing.world.clearing_accounts import SELECT_PAYER, read_payer
 from farthing.world.clearing_booking import book
+from farthing.world.clearing_reserve import covers_of, guaranteed_amounts
 from farthing.world.connection import Connection, Database
 
 # Lines that are fetched at once: some megabytes.
@@ -82,7 +83,7 @@ _INSERT_STATEMENT: Final = f"""
 INSERT INTO clearing_statements (statement, payer, window_number, currency, state, count, net, issued_at, due_at,
     dispute_until, reference, jws) VALUES (?, ?, ?, ?, '{ISSUED}', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
-_INSERT_SHARE: Final = "INSERT INTO clearing_shares (statement, payee, amount) VALUES (?, ?, ?)"
+_INSERT_SHARE: Final = "INSERT INTO clearing_shares (statement, payee, amount, guaranteed) VALUES (?, ?, ?, ?)"
 _SETTLE: Final = f"""
 UPDATE clearing_statements SET state = '{SETTLED}', settled_at = ?, transaction_hash = ?
 WHERE statement = ? AND state IN ({", ".join(f"'{each}'" for each in STATEMENT.move("settle").sources)})
@@ -209,7 +210,9 @@ def issue_statement(at: Connection, effect: IssueStatement) -> bool:
     if at.execute(_INSERT_STATEMENT, (*about, *dates, effect.reference, effect.jws)).rowcount != 1:
         return False
     shares = sorted(effect.totals.shares.items())
-    at.executemany(_INSERT_SHARE, [(effect.statement, payee, share) for payee, share in shares])
+    guaranteed = guaranteed_amounts(at, effect.payer, shares)
+    rows = [(effect.statement, *share, amount) for share, amount in zip(shares, guaranteed, strict=True)]
+    at.executemany(_INSERT_SHARE, rows)
     books = Books(effect.rules.network, effect.currency)
     rounded = books.round(effect.statement, effect.payer, effect.rounding)
     book(at, [] if rounded is None else [rounded], effect.issued_at)
@@ -221,16 +224,22 @@ def issue_statement(at: Connection, effect: IssueStatement) -> bool:
 
 
 def settle_statement(at: Connection, statement: str, books: Books, transaction: str, now_seconds: int) -> bool:
-    """Mark a statement settled and clear its payees' shares; False where it was settled before. Its money is booked."""
+    """Mark a statement settled and clear its payees' shares; False where it was settled before. Its money is booked.
+
+    What the reserve had paid of a share goes back to it, and not to the payee a second time (C6).
+    """
     if at.execute(_SETTLE, (now_seconds, transaction, statement)).rowcount != 1:
         return False
-    clearing: list[Booking] = [
-        books.clear(statement, payee, int(amount))
-        for payee, amount in at.execute(_CLEARED, (statement,)).fetchall()
-        if amount > 0
-    ]
-    book(at, clearing, now_seconds)
     (payer,) = at.execute("SELECT payer FROM clearing_statements WHERE statement = ?", (statement,)).fetchone()
+    covered = covers_of(at, statement)
+    clearing: list[Booking] = [
+        books.refill(statement, payer, payee, amount) for payee, amount in sorted(covered.items())
+    ]
+    for payee, amount in at.execute(_CLEARED, (statement,)).fetchall():
+        rest = int(amount) - covered.get(payee, 0)
+        if rest > 0:
+            clearing.append(books.clear(statement, payee, rest))
+    book(at, clearing, now_seconds)
     at.execute(_RESTORE_PAYER, (payer, now_seconds))
     return True
 

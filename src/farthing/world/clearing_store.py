@@ -12,12 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from farthing.clearing import settlement
+from farthing.clearing import guarantee, settlement
 from farthing.clearing import store as effects
 from farthing.flow import Effect
 from farthing.world import clearing_accounts as accounts
 from farthing.world import clearing_intake as intake
 from farthing.world import clearing_money as money
+from farthing.world import clearing_reserve as reserve
 from farthing.world import clearing_statements as statements
 from farthing.world.clearing_booking import balances
 from farthing.world.connection import Connection
@@ -29,14 +30,30 @@ R = TypeVar("R")
 
 # What lists show, by their name: the table, its columns, and the one that pages are counted by.
 _LISTS: Final = {
-    "payers": ("clearing_payers", "directory, currency, state, why, credit_limit, owed, prepaid", "directory"),
-    "payees": ("clearing_payees", "name, domain, currency, address, challenge, proved_at", "name"),
+    "payers": (
+        "clearing_payers",
+        "directory, currency, state, why, credit_limit, owed, prepaid, recourse",
+        "directory",
+    ),
+    "payees": ("clearing_payees", "name, domain, currency, address, challenge, proved_at, guaranteed", "name"),
     "windows": ("clearing_windows", "number, opened_at, closes_at, state, closed_at", "number"),
     "leases": ("clearing_leases", "lease, edge, epoch, payer, amount, spent, lines, expires_at, state", "lease"),
     "payouts": (
         "clearing_payouts o JOIN clearing_payees p ON p.payee = o.payee",
         "payout, name, amount, o.currency, o.address, reference, state, transaction_hash",
         "payout",
+    ),
+    # What the reserve paid, and where the statement stands by which it comes back.
+    "covers": (
+        (
+            "clearing_covers c JOIN clearing_statements t ON t.statement = c.statement "
+            "JOIN clearing_payers y ON y.payer = t.payer JOIN clearing_payees p ON p.payee = c.payee"
+        ),
+        (
+            "c.statement || ':' || p.name || ':' || c.step AS cover, c.statement, name, directory, c.amount, "
+            "t.currency, covered_at, t.state"
+        ),
+        "c.statement || ':' || p.name || ':' || c.step",
     ),
     "movements": (
         "clearing_movements",
@@ -106,6 +123,7 @@ class ClearingStore:
             effects.RunRoots: self._reading(statements.run_roots),
             effects.FindEvidence: self._reading(statements.find_evidence),
             **self._money_handlers(),
+            **self._reserve_handlers(),
             effects.Balances: self._reading(_balances),
             effects.Listing: self._reading(_listing),
         }
@@ -144,6 +162,15 @@ class ClearingStore:
             settlement.OpenPayouts: self._reading(money.open_payouts),
             settlement.StoreSignedPayout: self._writing(money.store_signed_payout),
             settlement.SuspendOverdue: self._writing(money.suspend_overdue),
+        }
+
+    def _reserve_handlers(self) -> dict[type[Effect[Any]], Callable[[Any], Any]]:
+        return {
+            guarantee.GuaranteePayee: self._writing(reserve.guarantee_payee),
+            guarantee.FundReserve: self._writing(reserve.fund_reserve),
+            guarantee.TakeReserve: self._writing(reserve.take_reserve),
+            guarantee.CoverDefaults: self._writing(reserve.cover_defaults),
+            guarantee.FindReserve: self._reading(reserve.find_reserve),
         }
 
     def _build(self, effect: effects.BuildRuns) -> Future[effects.Totals]:

@@ -72,6 +72,7 @@ class PayeeAnswer(Message, frozen=True, omit_defaults=False):
     currency: str
     challenge: str
     proved: bool
+    guaranteed: bool = False
 
 
 class TokenRequest(Message, frozen=True):
@@ -121,6 +122,45 @@ class Done(Message, frozen=True, omit_defaults=False):
     """It is done."""
 
     done: bool = True
+
+
+class ReserveStatus(Message, frozen=True, omit_defaults=False):
+    """How the reserve of a currency stands, in atomic units: `reserve` is in it, `recourse` is what payers owe to it.
+
+    `guaranteed` is what it may have to pay for statements that are not paid; of that, `uncovered` is in default and
+    waits for more to be in it.
+    """
+
+    reserve: Amount
+    currency: Currency
+    recourse: Amount
+    guaranteed: Amount
+    uncovered: Amount
+
+
+class FundRequest(Message, frozen=True):
+    """Move money in suspense to the reserve: transaction and log of its transfer, as `/lists/movements` has them."""
+
+    transaction: Annotated[str, msgspec.Meta(pattern=r"\A0x[0-9a-f]{64}\Z")]
+    log_index: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class TakeRequest(Message, frozen=True):
+    """Take `amount` out of the reserve, to be paid out to `payee`, an account of the operator's own.
+
+    What the reserve guarantees of statements that are issued and not paid stays in it.
+    `request` is a name of the operator's for it: sent again under the same name, nothing is taken a second time.
+    """
+
+    request: Label
+    amount: Annotated[str, msgspec.Meta(pattern=r"\A[1-9][0-9]{0,14}\Z")]
+    payee: Name
+
+
+class GuaranteeRequest(Message, frozen=True):
+    """Guarantee a payee's shares of the statements that are issued from now on (`true`), or no more (`false`)."""
+
+    guaranteed: bool
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -217,6 +257,18 @@ DOORS: Final = (
     Door("POST", "/disputes/{dispute}", "decide", _OPS, "Decide a dispute", DecisionRequest, Dispute),
     Door("POST", "/window/close", "close_window", _OPS, "Close the open window now", None, WindowAnswer),
     Door("POST", "/suspense", "assign", _OPS, "Give money in suspense to a payer", AssignRequest, Done),
+    Door("GET", "/reserve", "reserves", _OPS, "How the reserve stands", None, ReserveStatus, many=True),
+    Door("POST", "/reserve/fund", "fund", _OPS, "Move money in suspense to the reserve", FundRequest, Done),
+    Door("POST", "/reserve/take", "take_out", _OPS, "Take money out of the reserve", TakeRequest, Done),
+    Door(
+        "POST",
+        "/payees/{payee}/guarantee",
+        "guarantee",
+        _OPS,
+        "Guarantee a payee, or not",
+        GuaranteeRequest,
+        PayeeAnswer,
+    ),
     Door("GET", "/balances", "balances", _OPS, "The books", media="application/json", query=("pending",)),
     Door("GET", "/lists/{what}", "list_", _OPS, "Accounts, windows, payouts …", None, Entries, query=("after",)),
     Door("GET", "/.well-known/farthing-clearing-keys", "keys", (), "The keys that sign statements (JWKS)"),

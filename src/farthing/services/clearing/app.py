@@ -24,6 +24,7 @@ from farthing.services.clearing.operators import Operating
 from farthing.services.clearing.payers import Payers
 from farthing.services.clearing.problems import PROBLEM_JSON, problem_of
 from farthing.services.clearing.refusals import Refused
+from farthing.services.clearing.reserves import Reserving
 from farthing.services.clearing.service import ClearingService
 
 JSON: Final = "application/json"
@@ -43,7 +44,7 @@ class _App:
     def __init__(self, service: ClearingService, operators: Operators) -> None:
         self._service = service
         self._operators = operators
-        self._parts = (Edges(service), Payers(service), Operating(service), self)
+        self._parts = (Edges(service), Payers(service), Operating(service), Reserving(service), self)
         self._document = msgspec.json.encode(openapi_document(service.desk.rules.network))
 
     def starlette(self) -> Starlette:

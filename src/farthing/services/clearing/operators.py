@@ -54,6 +54,7 @@ _KEYS: Final = {
     "windows": "number",
     "leases": "lease",
     "payouts": "payout",
+    "covers": "cover",
     "movements": "movement",
     "suspense": "movement",
     "disputes": "dispute",
@@ -110,7 +111,7 @@ class Operating:
         payee = await self._service.ask(effect)
         if payee is None:
             raise Refused("conflict", f"{body.payee} has its account in another currency.")
-        return _answer(payee)
+        return answer_of(payee)
 
     async def _payee(self, caller: Caller, name: str) -> Payee:
         found = await self._service.ask(FindPayee(name))
@@ -126,7 +127,7 @@ class Operating:
             raise Refused("conflict", f"{what}, must show {found.challenge}.", reason="not_proved")
         now_seconds = await self._note(caller, "prove payee", payee, found.domain)
         await self._service.ask(ProvePayee(payee, found.challenge, now_seconds))
-        return _answer(await self._payee(caller, payee))
+        return answer_of(await self._payee(caller, payee))
 
     async def payee(self, caller: Caller, payee: str) -> PayeeStatus:
         """How a payee stands."""
@@ -143,6 +144,7 @@ class Operating:
             cleared=str(posted.get(cleared, 0) - instructed),
             instructed=str(instructed),
             paid=str(await self._paid(payee)),
+            guaranteed=bool(found.guaranteed),
         )
 
     async def _paid(self, payee: str) -> int:
@@ -209,7 +211,8 @@ class Operating:
         return Entries(entries, str(entries[-1][_KEYS[what]]) if len(entries) == PAGE_MAX else "")
 
 
-def _answer(payee: Payee) -> PayeeAnswer:
+def answer_of(payee: Payee) -> PayeeAnswer:
+    """Write a payee's account."""
     return PayeeAnswer(
         payee=payee.name,
         domain=payee.domain,
@@ -217,4 +220,5 @@ def _answer(payee: Payee) -> PayeeAnswer:
         currency=payee.currency,
         challenge=payee.challenge,
         proved=payee.proved_at is not None,
+        guaranteed=bool(payee.guaranteed),
     )

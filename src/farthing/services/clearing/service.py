@@ -228,6 +228,8 @@ class ClearingService:
         async with self._working:
             network = self.rail.token.network
             found = await self.run(paying.reconcile(self.desk, self.rail, network))
+            if found.covered:
+                self.log.info("paid from the reserve", statements=found.covered)
             records = await self.run(paying.instruct_accepted(self.desk))
             payouts = await self.run(paying.prepare_payouts(self.desk, self.rail))
             hand = [(each.statement, self.rail.instruct(each)) for each in records]
