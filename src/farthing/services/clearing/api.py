@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from farthing.protocol.clearing import (
+    UPLOAD_MAX_BYTES,
     Currency,
     EdgeStarted,
     Label,
@@ -20,6 +21,7 @@ from farthing.protocol.clearing import (
     Standing,
     UploadAnswer,
 )
+from farthing.protocol.codec import BODY_MAX_BYTES
 from farthing.protocol.messages import Amount, Message, Name, Text, Url
 from farthing.protocol.statements import (
     Dispute,
@@ -32,8 +34,9 @@ from farthing.protocol.statements import (
 )
 from farthing.services.clearing.callers import EDGE, OPERATOR, PAYEE, PAYER
 
-# Of a request's JSON: a thousand disputes with some words of evidence each.
-BODY_MAX_BYTES: Final = 4 * 1024 * 1024
+# A thousand disputes with some words of evidence each. No other request's JSON is longer than a payment's may be: what
+# is read out of it (`extra`, `extensions`) can take twenty times its bytes.
+DISPUTES_MAX_BYTES: Final = 4 * 1024 * 1024
 # Entries of a page.
 PAGE_MAX: Final = 100
 
@@ -127,6 +130,7 @@ class Door(msgspec.Struct, frozen=True):
     """One endpoint. `handler` names the method that serves it; `roles` empty means that anybody may ask.
 
     `takes` is the struct of a JSON body, `gives` that of the answer (None: another media type, named by `media`).
+    `body_max_bytes` is for doors that take a body: those with `takes`, and uploads.
     """
 
     method: str
@@ -139,6 +143,12 @@ class Door(msgspec.Struct, frozen=True):
     many: bool = False
     media: str = "application/json"
     query: tuple[str, ...] = ()
+    body_max_bytes: int = BODY_MAX_BYTES
+
+    @property
+    def takes_upload(self) -> bool:
+        """Whether the body is an upload, which no struct describes whole."""
+        return self.handler == "upload"
 
 
 _PAYERS = (PAYER, OPERATOR)
@@ -150,7 +160,16 @@ DOORS: Final = (
     Door("POST", "/edges/{edge}/start", "start_edge", _EDGES, "Begin a new life of an edge", None, EdgeStarted),
     Door("POST", "/leases", "grant_lease", _EDGES, "Ask for credit of a payer", LeaseRequest, Lease),
     Door("POST", "/leases/close", "close_lease", _EDGES, "Give a lease back", LeaseClose, LeaseClosed),
-    Door("POST", "/uploads", "upload", _EDGES, "Upload commitments (gzip of NDJSON)", None, UploadAnswer),
+    Door(
+        "POST",
+        "/uploads",
+        "upload",
+        _EDGES,
+        "Upload commitments (gzip of NDJSON)",
+        None,
+        UploadAnswer,
+        body_max_bytes=UPLOAD_MAX_BYTES,
+    ),
     Door(
         "GET", "/standing", "standing", (EDGE, PAYER, OPERATOR), "How a payer stands", None, Standing, query=("payer",)
     ),
@@ -197,6 +216,7 @@ DOORS: Final = (
         DisputeRequest,
         Dispute,
         many=True,
+        body_max_bytes=DISPUTES_MAX_BYTES,
     ),
     Door(
         "POST",
