@@ -16,7 +16,7 @@ from farthing.clearing.store import Balances, Caller, FindToken
 from farthing.errors import FarthingError, RemoteProtocolError
 from farthing.protocol.codec import decode_with
 from farthing.services.bodies import RETRY_AFTER_SECONDS, BodyRefused, BodyRoom, RoomLimits
-from farthing.services.clearing.api import DOORS, Door
+from farthing.services.clearing.api import DOORS, PART_MAX_CHARS, QUERY_MAX_CHARS, Door
 from farthing.services.clearing.callers import ANYBODY, Operators, digest_of
 from farthing.services.clearing.edges import Edges
 from farthing.services.clearing.openapi import openapi_document
@@ -27,8 +27,6 @@ from farthing.services.clearing.refusals import Refused
 from farthing.services.clearing.service import ClearingService
 
 JSON: Final = "application/json"
-# Of a part of a path: an id of a line has 75 characters, an authority 253.
-PART_MAX_CHARS: Final = 300
 # Uploads that are read or wait: fifty full ones (ten thousand lines, 2.5 MB), or eight of the longest that may be; of
 # one edge, whose processes have one at a time each, a quarter. What four of them unpack to comes on top
 # (`UPLOADS_AT_ONCE`, `UPLOAD_UNPACKED_MAX_BYTES`). An edge gives an upload up after as many seconds itself.
@@ -83,10 +81,7 @@ class _App:
         self, door: Door, handler: Handler, decoder: msgspec.json.Decoder[Any] | None, request: Request
     ) -> Response:
         caller = ANYBODY if not door.roles else await self._caller(door, request)
-        if any(len(part) > PART_MAX_CHARS for part in request.path_params.values()):
-            raise Refused("not-found", "A name in the path is longer than any here.")
-        given = dict(request.path_params)
-        given |= {name: request.query_params.get(name, "") for name in door.query}
+        given = _names_in(door, request)
         if decoder is None and not door.takes_upload:
             answer = await handler(caller, **given)
         else:
@@ -128,6 +123,17 @@ class _App:
     async def balances(self, _caller: Caller, pending: str) -> Any:
         """The books."""
         return await self._service.ask(Balances(pending=bool(pending)))
+
+
+def _names_in(door: Door, request: Request) -> dict[str, Any]:
+    """Give the parts of path and query that a door asks for. Raises `Refused` for what is longer than any."""
+    if any(len(part) > PART_MAX_CHARS for part in request.path_params.values()):
+        raise Refused("not-found", "A name in the path is longer than any here.")
+    query = {name: request.query_params.get(name, "") for name in door.query}
+    for name, value in query.items():
+        if len(value) > QUERY_MAX_CHARS:
+            raise Refused("malformed-request", f"`{name}` in the query has over {QUERY_MAX_CHARS} characters.")
+    return {**request.path_params, **query}
 
 
 def _problem(kind: str, detail: str, *, reason: str = "", path: str = "") -> Response:

@@ -10,7 +10,7 @@ import msgspec
 from farthing import __version__
 from farthing.protocol.clearing import Commitment, KeyRecord, Sent, UploadHeader
 from farthing.protocol.statements import Problem, Statement, StatementLine
-from farthing.services.clearing.api import DOORS, Door
+from farthing.services.clearing.api import DOORS, PART_MAX_CHARS, QUERY_MAX_CHARS, Door
 from farthing.services.clearing.callers import EDGE
 from farthing.services.clearing.problems import KINDS, LATER, PROBLEM_JSON
 
@@ -60,15 +60,16 @@ def _operation(door: Door) -> dict[str, Any]:
     if door.takes is not None:
         operation["requestBody"] = _body(door, _JSON, _ref(door.takes))
     elif door.takes_upload:
-        described = {"type": "string", "contentMediaType": "application/gzip", "maxLength": door.body_max_bytes}
-        operation["requestBody"] = _body(door, "application/gzip", described)
-    operation["responses"] = {"200": {"description": door.summary, "content": {door.media: {"schema": _given(door)}}}}
+        packed = {"type": "string", "contentMediaType": "application/gzip", "maxLength": door.body_max_bytes}
+        operation["requestBody"] = _body(door, "application/gzip", packed)
+    content = {media: {"schema": _given(door)} for media in (door.media, *door.other_media)}
+    operation["responses"] = {"200": {"description": door.summary, "content": content}}
     for kind in _problems(door):
         status, title, _ = KINDS[kind]
-        content = {PROBLEM_JSON: {"schema": _ref(Problem)}}
-        operation["responses"][str(status)] = {"description": title, "content": content}
+        described: dict[str, Any] = {"description": title, "content": {PROBLEM_JSON: {"schema": _ref(Problem)}}}
         if kind in LATER:
-            operation["responses"][str(status)]["headers"] = {"Retry-After": _RETRY_AFTER}
+            described["headers"] = {"Retry-After": _RETRY_AFTER}
+        operation["responses"][str(status)] = described
     return operation
 
 
@@ -97,7 +98,8 @@ def _given(door: Door) -> dict[str, Any]:
 
 
 def _parameter(name: str, place: str) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string", "maxLength": 512}}
+    length = PART_MAX_CHARS if place == "path" else QUERY_MAX_CHARS
+    return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string", "maxLength": length}}
 
 
 def _ref(struct: type[msgspec.Struct]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from farthing.protocol.messages import TEXT_MAX_CHARS
 from farthing.protocol.statements import Problem
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -36,6 +37,8 @@ KINDS: Final[dict[str, tuple[int, str, str]]] = {
 def problem_of(kind: str, detail: str, *, reason: str = "", path: str = "") -> Problem:
     """Make the problem details of a known kind; `reason` is a stable code for programs."""
     status, title, advice = KINDS[kind]
+    # A directory in it may be longer than any text of a message.
+    detail = detail[:TEXT_MAX_CHARS]
     return Problem(
         type=_TYPE_PREFIX + kind, title=title, status=status, detail=detail, reason=reason, path=path, advice=advice
     )
