@@ -8,8 +8,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.signatures import HttpRequest, HttpResponse, gather_fields, read_signatures, verify
+from farthing.world.clearing_client import ClearingAway, ClearingClient, ClearingRefused
+from farthing.world.http import HttpAnswer, HttpClient
 
 if TYPE_CHECKING:
     from tests.edge.edge_town import Town
@@ -253,6 +256,22 @@ def test_C2_A1_a_house_without_room_is_asked_again_when_it_says_and_nothing_is_l
     waited = [cast("tuple[Any, ...]", record.args) for record in caplog.records if "Trying again" in record.msg]
     assert [seconds >= 1 for _, seconds, _ in waited][:2] == [True, True]
     assert all("busy" in str(said) for said, _, _ in waited)
+
+
+def test_what_a_house_nests_without_end_is_no_answer() -> None:
+    class Deep(HttpClient):
+        status = 200
+
+        async def request(self, *_: Any, **__: Any) -> HttpAnswer:
+            return HttpAnswer(self.status, CIMultiDictProxy(CIMultiDict()), b'{"x":' * 20_000)
+
+    http = Deep()
+    client = ClearingClient("http://127.0.0.1:1", "token", http=http)
+    with pytest.raises(ClearingAway):
+        asyncio.run(client.upload(b""))
+    http.status = 409
+    with pytest.raises(ClearingRefused):
+        asyncio.run(client.upload(b""))
 
 
 def test_C2_what_was_logged_is_uploaded_by_the_next_process_and_its_nonces_are_known(town: Town) -> None:

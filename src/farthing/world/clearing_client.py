@@ -147,10 +147,10 @@ class ClearingClient:
         if answer.status in _OK:
             try:
                 return msgspec.json.decode(answer.body, type=kind)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise ClearingAway(f"The clearing house's answer can't be read: {error}.") from None
         said = _Problem()
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = msgspec.json.decode(answer.body, type=_Problem)
         detail = said.detail or f"status {answer.status}"
         if answer.status >= 500 or (answer.status in {408, 425, 429}):  # noqa: PLR2004 - HTTP's own numbers
