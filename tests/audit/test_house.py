@@ -71,7 +71,11 @@ def ask(client: HouseClient, effect: Any) -> Any:
 
 def test_what_is_no_clear_answer_is_no_answer(site: Site, tmp_path: Path) -> None:
     client = HouseClient(site.url, TOKEN, folder=tmp_path)
-    for status, body in ((500, b"{}"), (200, b"<html>"), (200, b"[]"), (429, b"{}"), (302, b""), (404, b"not found")):
+    deep = b'{"x":' * 20_000
+    for status, body in (
+        (500, b"{}"), (200, b"<html>"), (200, b"[]"), (429, b"{}"),
+        (302, b""), (404, b"not found"), (200, deep), (409, deep),
+    ):  # fmt: skip
         site.status, site.body = status, body
         with pytest.raises(HouseAway):
             ask(client, FetchStatement("st-1"))

@@ -96,6 +96,8 @@ class House:
         self.away = False
         self.forget_uploads = 0
         self.forget_leases = 0
+        # Answers to the next uploads, of which nothing is read then: status, and Retry-After.
+        self.busy: list[tuple[int, str]] = []
         self.asked_as: dict[tuple[str, int, str], dict[str, Any]] = {}
         self.epochs: dict[str, int] = {}
         self.leases: dict[str, dict[str, Any]] = {}
@@ -185,6 +187,9 @@ class House:
         return JSONResponse(lease)
 
     def _upload(self, body: bytes) -> Response:
+        if self.busy:
+            status, seconds = self.busy.pop(0)
+            return JSONResponse({"detail": "busy", "reason": ""}, status, {"Retry-After": seconds})
         parsed = [json.loads(line) for line in gzip.decompress(body).splitlines()]
         header = parsed[0]
         name = (header["edge"], header["epoch"], header["sequence"])

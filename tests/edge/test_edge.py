@@ -8,8 +8,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.signatures import HttpRequest, HttpResponse, gather_fields, read_signatures, verify
+from farthing.world.clearing_client import ClearingAway, ClearingClient, ClearingRefused
+from farthing.world.http import HttpAnswer, HttpClient
 
 if TYPE_CHECKING:
     from tests.edge.edge_town import Town
@@ -237,6 +240,38 @@ def test_C2_an_upload_whose_answer_was_lost_is_sent_again_as_it_was(town: Town) 
     town.house.wait(lambda: commitment_id in lines(town))
     assert len(lines(town)) == 1
     assert sum(any(line.get("id") == commitment_id for line in upload) for upload in town.house.uploads) == 3
+
+
+def test_C2_A1_a_house_without_room_is_asked_again_when_it_says_and_nothing_is_lost(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Its own share is used, the house is full, the upload came too slowly; and what is no number of seconds.
+    town.house.busy = [(429, "1"), (503, "1"), (408, "0"), (503, "soon")]
+    bought = [town.buy(f"/page/{n}") for n in range(3)]
+    assert [answer.status for answer, _, _ in bought] == [200] * 3
+    town.house.wait(lambda: all(commitment_id in lines(town) for _, _, commitment_id in bought))
+    assert len(lines(town)) == 3
+    assert town.house.busy == []
+    assert len(town.house.names) == len(town.house.uploads)
+    waited = [cast("tuple[Any, ...]", record.args) for record in caplog.records if "Trying again" in record.msg]
+    assert [seconds >= 1 for _, seconds, _ in waited][:2] == [True, True]
+    assert all("busy" in str(said) for said, _, _ in waited)
+
+
+def test_what_a_house_nests_without_end_is_no_answer() -> None:
+    class Deep(HttpClient):
+        status = 200
+
+        async def request(self, *_: Any, **__: Any) -> HttpAnswer:
+            return HttpAnswer(self.status, CIMultiDictProxy(CIMultiDict()), b'{"x":' * 20_000)
+
+    http = Deep()
+    client = ClearingClient("http://127.0.0.1:1", "token", http=http)
+    with pytest.raises(ClearingAway):
+        asyncio.run(client.upload(b""))
+    http.status = 409
+    with pytest.raises(ClearingRefused):
+        asyncio.run(client.upload(b""))
 
 
 def test_C2_what_was_logged_is_uploaded_by_the_next_process_and_its_nonces_are_known(town: Town) -> None:

@@ -78,7 +78,7 @@ def fuzz_with_hypothesis(name: str, seconds: int, crashes: Path) -> int:
         st.integers(0, INPUT_MAX_BYTES),
         st.integers(0, 20),
         st.binary(max_size=12)
-        | st.sampled_from([b"[" * 100, b'"', b"\\", b"1e999", b"null", b"\xff", b"\xed\xa0\x80"]),
+        | st.sampled_from([b"[" * 100, b"[" * 2_000, b'"', b"\\", b"1e999", b"null", b"\xff", b"\xed\xa0\x80"]),
     )
 
     @settings(max_examples=1_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
+from farthing.buyer.audit import LineReader
+from farthing.clearing.checking import commitments_of, wrong_lines
+from farthing.clearing.intake import bind, read_upload
+from farthing.clearing.statements import as_csv
 from farthing.errors import ProtocolError
+from farthing.mechanisms.batch_credit.cloudflare import read_answer
+from farthing.mechanisms.batch_credit.evidence import judge_line
 from farthing.mechanisms.batch_credit.payload import read_payload, read_terms
+from farthing.mechanisms.batch_credit.receipts import read_receipt
+from farthing.mechanisms.batch_credit.verify import verify_commitment
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator, ExactEvmSeller
 from farthing.protocol import codec
+from farthing.protocol.clearing import Commitment, KeyRecord, PublicJwk, Sent, UploadHeader
 from farthing.protocol.extensions import covers, echo
 from farthing.protocol.payment_identifier import identifier_of
+from farthing.protocol.signed_statements import open_statement
+from farthing.protocol.statements import STATEMENT_TYPE, RailTerms, Statement, StatementLine, StatementWindow
 from farthing.protocol.versions import VERSIONS, read_demand
 from farthing.signatures.agent import read_agents
 from farthing.signatures.directory import read_directory
 from farthing.signatures.fields import parse_dictionary, parse_item, parse_list
-from farthing.signatures.messages import HttpRequest
-from farthing.signatures.profile import read_profile
+from farthing.signatures.keys import SigningKey, encode_base64url
+from farthing.signatures.messages import HttpRequest, HttpResponse
+from farthing.signatures.profile import agent_member, read_profile, request_base, request_params
 
 
 class Target(NamedTuple):
@@ -72,6 +88,12 @@ _SIGNED = (
     b'expires=60;keyid="poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U";nonce="AAAAAAAAAAAAAAAAAAAAAA==";'
     b'tag="web-bot-auth"\nsig1=:' + b"A" * 86 + b'==:\nsig1="https://crawler.example"\ne30='
 )
+_RECEIPT = (
+    b'sig1=("@status" "payment-response" "@authority";req "@path";req "signature";req;key="sig1" '
+    b'"signature-input";req;key="sig1");created=1740672100;'
+    b'keyid="poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U";tag="x402-response"\nsig1=:' + b"A" * 86 + b"==:\ne30="
+)
+CRAWLER, KEY, NETWORK = "https://crawler.example", SigningKey(b"\x07" * 32), "clearing:example"
 RESOURCE = {"url": "https://api.example.com/weather", "description": "", "mimeType": "application/json"}
 PAYMENT: dict[str, Any] = {"x402Version": 2, "resource": RESOURCE, "accepted": OFFER, "payload": EXACT}
 REQUIRED: dict[str, Any] = {"x402Version": 2, "resource": RESOURCE, "accepts": [OFFER], "error": "payment required"}
@@ -176,11 +198,89 @@ def read_credit(data: bytes) -> None:
 
 
 def read_credit_signature(data: bytes) -> None:
-    """The fast profile of a commitment's signature, each line of the data being a field."""
+    """A commitment as an edge reads it, to the verdict: each line of the data is a field."""
     lines = data.decode("latin-1").split("\n")
     names = ("signature-input", "signature", "signature-agent", "payment-signature", "content-digest")
     fields = {name: (value,) for name, value in zip(names, lines, strict=False)}
-    read_profile(HttpRequest("GET", "shop.example", "/a", "", fields))
+    request = HttpRequest("GET", "shop.example", "/a", "", fields)
+    _in_order(lambda: read_profile(request))
+    # With a digest there is a body too.
+    body = data if "content-digest" in fields else None
+    verify_commitment(request, offer=_CREDIT_OFFER, keys=lambda _agent, _key: KEY.public_key, now_seconds=30, body=body)
+
+
+def read_receipts(data: bytes) -> None:
+    """The seller's signature over its answer, each line of the data being a field; and the answer itself."""
+    lines = data.decode("latin-1").split("\n")
+    request = HttpRequest(
+        "GET", "shop.example", "/a", "", {"signature": ("sig1=:AAAA:",), "signature-input": ("sig1=()",)}
+    )
+    names = ("signature-input", "signature", "payment-response", "content-digest")
+    fields = {name: (value,) for name, value in zip(names, lines, strict=False)}
+    _in_order(lambda: read_receipt(HttpResponse(200, fields, request), label="sig1", now_seconds=1_740_672_100))
+    read_answer(lines[-1])
+
+
+def commitment(base: str) -> Commitment:
+    """A line whose id is that of its base, whatever that says."""
+    signature = base64.b64encode(KEY.sign(base.encode())).decode()
+    thumbprint = KEY.public_key.thumbprint
+    return Commitment(
+        id="sha256:" + hashlib.sha256(base.encode()).hexdigest(),
+        payer=CRAWLER,
+        payee="merchant",
+        key=thumbprint,
+        method="GET",
+        resource="https://shop.example/a?b=1",
+        amount="10000",
+        currency="USD",
+        decimals=6,
+        created=100,
+        expires=160,
+        committed=120,
+        base=base,
+        signature=signature,
+    )
+
+
+def base_of(payment: bytes) -> str:
+    """The base of a request with a promise, as an agent signs it."""
+    params = request_params(
+        created=100, expires=160, key_id=KEY.public_key.thumbprint, nonce="A" * 86 + "==", key="sig", with_digest=False
+    )
+    request = HttpRequest("GET", "shop.example", "/a", "?b=1", {})
+    paid = base64.b64encode(payment).decode()
+    agent = agent_member(CRAWLER)
+    return request_base(request, params, agent_value=agent, key="sig", payment=paid, digest=None).decode()
+
+
+def read_lines(data: bytes) -> None:
+    """What a line of an upload was signed over, as the clearing house and the payer's auditor read it."""
+    for base in (data.decode("latin-1"), base_of(data)):
+        line = commitment(base)
+        bind(line, 1, NETWORK)
+        judge_line(line, KEY.public_key, network=NETWORK)
+
+
+def read_uploads(data: bytes) -> None:
+    """An upload as it comes; and its lines, with the header and the packing made here."""
+    _in_order(lambda: read_upload(data, NETWORK))
+    upload = read_upload(gzip.compress(msgspec.json.encode(UploadHeader("edge-1", 1, 1)) + b"\n" + data, 1), NETWORK)
+    records = {(each.directory, each.thumbprint): each for each in upload.keys}
+    lines = commitments_of(upload.raw)
+    wrong_lines(lines, records)
+    for line in lines:
+        judge_line(line, KEY.public_key, network=NETWORK)
+
+
+def read_statements(data: bytes) -> None:
+    """A statement's JWS, whole and in its parts; and a line of it."""
+    _in_order(lambda: open_statement(data.decode("latin-1")))
+    for header, payload in ((_JWS_HEADER, data), (data, STATEMENT.canonical())):
+        jws = b".".join(base64.urlsafe_b64encode(each).rstrip(b"=") for each in (header, payload, bytes(64)))
+        _in_order(lambda jws=jws: open_statement(jws.decode()))  # type: ignore[misc]
+    LineReader(STATEMENT).add(data)
+    b"".join(as_csv([data], header=True))
 
 
 def _in_order(read: Callable[[], object]) -> None:
@@ -202,7 +302,49 @@ def guarded(read: Callable[[bytes], object]) -> Callable[[bytes], None]:
 
 _CREDIT_JSON = json.dumps(CREDIT_OFFER).encode()
 _OFFER_JSON = json.dumps(OFFER).encode()
+_CREDIT_OFFER = codec.decode_requirements_json(_CREDIT_JSON)
 _ACCEPTED = codec.decode_requirements_json(_OFFER_JSON)
+
+_JWS_HEADER = json.dumps({"alg": "EdDSA", "kid": KEY.public_key.thumbprint, "typ": STATEMENT_TYPE}).encode()
+_HASH = "00" * 32
+STATEMENT = Statement(
+    id="st-1",
+    network=NETWORK,
+    payer=CRAWLER,
+    currency="USD",
+    decimals=6,
+    window=StatementWindow("1", 0, 86_400),
+    count=1,
+    gross="10000",
+    adjustments="0",
+    rounding="0",
+    net="10000",
+    root=_HASH,
+    previous="",
+    issued=86_400,
+    due=90_000,
+    dispute_until=90_000,
+    rail=RailTerms("usdc", "eip155:84532", OFFER["asset"], OFFER["payTo"], "0x" + _HASH, 90_000),
+)
+_CREDIT_PAYMENT = json.dumps(
+    {"x402Version": 2, "accepted": CREDIT_OFFER, "payload": {"amount": "10000", "asset": "USD"}}
+).encode()
+_BASE = base_of(_CREDIT_PAYMENT)
+_UPLOAD = tuple(
+    msgspec.json.encode(each)
+    for each in (
+        commitment(_BASE),
+        KeyRecord(
+            KEY.public_key.thumbprint,
+            PublicJwk("OKP", "Ed25519", encode_base64url(KEY.public_key.raw)),
+            CRAWLER,
+            100,
+            '{"keys":[]}',
+        ),
+        Sent(CRAWLER, commitment(_BASE).id),
+    )
+)
+_LINE = StatementLine(commitment(_BASE).id, "merchant", "https://shop.example/a", "10000", "10000", "USD", "120")
 
 TARGETS: dict[str, Target] = {
     "headers": Target(
@@ -216,7 +358,13 @@ TARGETS: dict[str, Target] = {
     "exact_evm": Target(guarded(read_exact), json_bytes(EXACT, PERMIT2)),
     "payment": Target(guarded(read_payment), json_bytes(PAYMENT, {**PAYMENT, "extensions": _EXTENSIONS})),
     "batch_credit": Target(guarded(read_credit), json_bytes({"amount": "10000", "asset": "USD"}, CREDIT_OFFER)),
-    "commitments": Target(guarded(read_credit_signature), (_SIGNED,)),
+    "commitments": Target(
+        guarded(read_credit_signature), (_SIGNED, _SIGNED.replace(b"e30=", base64.b64encode(_CREDIT_PAYMENT)))
+    ),
+    "receipts": Target(guarded(read_receipts), (_RECEIPT,)),
+    "lines": Target(guarded(read_lines), (_BASE.encode(), _CREDIT_PAYMENT)),
+    "uploads": Target(guarded(read_uploads), (b"\n".join(_UPLOAD), *_UPLOAD, gzip.compress(_UPLOAD[0], 1, mtime=0))),
+    "statements": Target(guarded(read_statements), (STATEMENT.canonical(), _JWS_HEADER, _LINE.leaf())),
     "extensions": Target(guarded(read_extensions), json_bytes(_EXTENSIONS, {"bazaar": {"info": {}, "schema": {}}})),
     "signatures": Target(
         guarded(read_signatures), (*_FIELDS, *json_bytes({"keys": [{"kty": "OKP", "crv": "Ed25519"}]}))

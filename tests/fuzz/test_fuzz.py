@@ -49,6 +49,9 @@ FOUND = {
     ),
     "a name of an offer's member that is no UTF-8": ("messages", b'{"accepts":[{"\xff\xff":1}]}'),
     "a text of an offer's member that is no UTF-8": ("messages", b'{"accepts":[{"scheme":"\x80"}]}'),
+    "a line of an upload that is nested without end": ("uploads", b'{"type":"sent","x":' + b"[" * 5_000),
+    "a statement's header that is nested without end": ("statements", b'{"alg":' + b"[" * 5_000),
+    "a statement's line that is nested without end": ("statements", b'{"id":"a","x":' + b'{"x":' * 5_000),
     "a key of a directory that is no UTF-8": ("signatures", b'{"keys": [{"kty": "\x80OKP", "crv": "Ed25519"}]}'),
 }
 

@@ -166,7 +166,7 @@ class LineReader:
         self._tree.append(leaf_hash(leaf))
         try:
             line = _line_decoder.decode(leaf)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Fault("line_unreadable", f"Line {number} can't be read: {error}.")
         if line.leaf() != leaf:
             return Fault("line_unreadable", f"Line {number} is not in canonical form.")

@@ -151,7 +151,7 @@ def decode_line(line: bytes, number: int) -> UploadLine:
         raise RemoteProtocolError(message, path=f"$[{number}]")
     try:
         return _line_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(str(error), path=f"$[{number}]") from None
 
 

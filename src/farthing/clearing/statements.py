@@ -102,7 +102,7 @@ def read_line(leaf: bytes) -> StatementLine:
     """Read a leaf. Raises `RemoteProtocolError`."""
     try:
         return _line_decoder.decode(leaf)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"a statement's line can't be read: {error}"
         raise RemoteProtocolError(message) from None
 

@@ -43,7 +43,7 @@ def open_statement(jws: str) -> tuple[Statement, str, bytes, bytes]:
     try:
         members: dict[str, Any] = msgspec.json.decode(header, type=dict[str, Any])
         statement = _statement_decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"the statement can't be read: {error}"
         raise RemoteProtocolError(message) from None
     if members.get("alg") != "EdDSA" or members.get("typ") != STATEMENT_TYPE or "crit" in members:

@@ -29,7 +29,7 @@ from farthing.clearing.store import (
     StartEdge,
 )
 from farthing.protocol.clearing import Lease, LeaseClosed
-from farthing.world.connection import Connection
+from farthing.world.connection import INTEGER_MAX, Connection
 
 SELECT_PAYER: Final = """
 SELECT p.payer, p.directory, p.currency, p.state, p.why, p.credit_limit, p.owed, p.prepaid, COALESCE((
@@ -205,7 +205,8 @@ def close_lease(at: Connection, effect: CloseLease) -> LeaseClosed | None:
     """Perform `CloseLease`."""
     close = effect.close
     place = (close.lease, effect.edge)
-    if at.execute(_CLOSE_LEASE, (effect.now_seconds, *place, close.count, int(close.total))).rowcount == 1:
+    total = min(int(close.total), INTEGER_MAX)  # no lease has spent as much
+    if at.execute(_CLOSE_LEASE, (effect.now_seconds, *place, close.count, total)).rowcount == 1:
         return LeaseClosed(close.lease, closed=True)
     row = at.execute(_LEASE_COUNTS, place).fetchone()
     if row is None:

@@ -6,6 +6,7 @@ Whatever is no clear answer is `ClearingAway`: the edge serves on within what it
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -26,12 +27,22 @@ ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 _OK: Final = range(200, 300)
 _NOT_FOUND: Final = 404
 _FORBIDDEN: Final = (401, 403)
+# RFC 9110, 10.2.3, of which only seconds are read.
+_SECONDS: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 T = TypeVar("T")
 
 
 class ClearingAway(FarthingError):
-    """The clearing house gave no clear answer: it is away, busy, or in trouble."""
+    """The clearing house gave no clear answer: it is away, busy, or in trouble.
+
+    `retry_after_seconds` is what it asked for, 0 where it named nothing.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 0) -> None:
+        """Hold when to ask again."""
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ClearingRefused(FarthingError):
@@ -136,13 +147,15 @@ class ClearingClient:
         if answer.status in _OK:
             try:
                 return msgspec.json.decode(answer.body, type=kind)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise ClearingAway(f"The clearing house's answer can't be read: {error}.") from None
         said = _Problem()
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = msgspec.json.decode(answer.body, type=_Problem)
         detail = said.detail or f"status {answer.status}"
         if answer.status >= 500 or (answer.status in {408, 425, 429}):  # noqa: PLR2004 - HTTP's own numbers
-            raise ClearingAway(f"The clearing house is in trouble: {detail}")
+            asked = answer.headers.get("Retry-After", "")
+            seconds = int(asked) if _SECONDS.fullmatch(asked) else 0
+            raise ClearingAway(f"The clearing house is busy or in trouble: {detail}", retry_after_seconds=seconds)
         reason = "token" if answer.status in _FORBIDDEN and not said.reason else said.reason
         raise ClearingRefused(f"The clearing house said no: {detail}", reason=reason, status=answer.status)

@@ -21,7 +21,7 @@ from farthing.world import clearing_money as money
 from farthing.world import clearing_reserve as reserve
 from farthing.world import clearing_statements as statements
 from farthing.world.clearing_booking import balances
-from farthing.world.connection import Connection
+from farthing.world.connection import INTEGER_MAX, Connection
 from farthing.world.database import off_the_loop, open_database
 from farthing.world.pending import Pending
 
@@ -192,11 +192,18 @@ def _find_scan(at: Connection, effect: settlement.FindScan) -> int | None:
     return None if row is None else int(row[0])
 
 
+def _number(after: str) -> int:
+    """Read what a page of numbered entries begins after; beyond eighteen digits there is none."""
+    if not after.isdecimal():
+        return 0
+    return int(after) if len(after) < len(str(INTEGER_MAX)) else INTEGER_MAX
+
+
 def _listing(at: Connection, effect: effects.Listing) -> tuple[dict[str, Any], ...]:
     table, columns, key = _LISTS[effect.what]
     after: str | int = effect.after
     if effect.what in _NUMBERED:
-        after = int(effect.after) if effect.after.isdecimal() else 0
+        after = _number(effect.after)
     query = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"  # noqa: S608 - from the table
     names = [each.rpartition(" AS ")[2].rpartition(".")[2] for each in columns.split(", ")]
     rows = at.execute(query, (after, effect.count_max)).fetchall()

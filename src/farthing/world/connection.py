@@ -7,9 +7,12 @@ UPDATE or DELETE is the number of rows that it touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from farthing.world.pending import Pending
+
+# The largest integer that a column holds, with both engines.
+INTEGER_MAX: Final = 2**63 - 1
 
 R = TypeVar("R")
 T = TypeVar("T")

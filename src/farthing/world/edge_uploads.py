@@ -149,10 +149,10 @@ class Uploader:
                 self._retry_seconds = RETRY_FIRST_SECONDS
                 pause = self._upload_every_seconds
             except ClearingAway as error:
-                log.warning(
-                    "%s Trying again in %.1f s; %d commitments wait.", error, self._retry_seconds, self._behind()
-                )
-                pause = self._backed_off()
+                # A busy house says when; what it says is no reason to stay away for hours.
+                asked_seconds = min(error.retry_after_seconds, RETRY_MAX_SECONDS)
+                pause = max(self._backed_off(), asked_seconds)
+                log.warning("%s Trying again in %.1f s; %d commitments wait.", error, pause, self._behind())
             except ClearingRefused as error:
                 log.error("%s Nothing is lost; trying again in %.1f s.", error, self._retry_seconds)  # noqa: TRY400
                 pause = self._backed_off()

@@ -180,14 +180,14 @@ class HouseClient:
         body = self._good(answer)
         try:
             return msgspec.json.decode(body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HouseAway(f"The clearing house's answer can't be read: {error}.") from None
 
     def _good(self, answer: HttpAnswer) -> bytes:
         if answer.status in _OK:
             return answer.body
         problem: Problem | None = None
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             problem = msgspec.json.decode(answer.body, type=Problem)
         detail = f"status {answer.status}" if problem is None else problem.detail
         if problem is None or answer.status >= _TROUBLE_STATUS or answer.status in _BUSY:

@@ -133,7 +133,7 @@ class RemoteSigner:
             raise SignerError(f"The signer did not answer. {error}") from None
         try:
             return msgspec.json.decode(answer.body, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = "" if answer.status == _STATUS_OK else f" (HTTP {answer.status})"
             raise SignerError(f"The signer at {origin_of(self._url)} did not answer in JSON-RPC{said}.") from None
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from farthing.protocol.clearing import (
+    UPLOAD_MAX_BYTES,
+    Counter,
     Currency,
     EdgeStarted,
     Label,
@@ -20,7 +22,8 @@ from farthing.protocol.clearing import (
     Standing,
     UploadAnswer,
 )
-from farthing.protocol.messages import Amount, Message, Name, Text, Url
+from farthing.protocol.codec import BODY_MAX_BYTES
+from farthing.protocol.messages import URL_MAX_CHARS, Amount, Message, Name, Text, Url
 from farthing.protocol.statements import (
     Dispute,
     DisputeRequest,
@@ -32,8 +35,14 @@ from farthing.protocol.statements import (
 )
 from farthing.services.clearing.callers import EDGE, OPERATOR, PAYEE, PAYER
 
-# Of a request's JSON: a thousand disputes with some words of evidence each.
-BODY_MAX_BYTES: Final = 4 * 1024 * 1024
+# A thousand disputes with some words of evidence each. No other request's JSON is longer than a payment's may be: what
+# is read out of it (`extra`, `extensions`) can take twenty times its bytes.
+DISPUTES_MAX_BYTES: Final = 4 * 1024 * 1024
+# Of a part of a path: an id of a line has 75 characters, an authority 253. Of one in a query: a directory is a URL.
+PART_MAX_CHARS: Final = 300
+QUERY_MAX_CHARS: Final = URL_MAX_CHARS
+# Of a payer's directory, which is an origin: a scheme, a name of 253, a port. PostgreSQL's indexes take no long texts.
+ORIGIN_MAX_CHARS: Final = 300
 # Entries of a page.
 PAGE_MAX: Final = 100
 
@@ -41,7 +50,7 @@ PAGE_MAX: Final = 100
 class PayerRequest(Message, frozen=True):
     """Open a payer's account, or change its credit limit (atomic units)."""
 
-    payer: Url
+    payer: Annotated[str, msgspec.Meta(max_length=ORIGIN_MAX_CHARS)]
     credit_limit: Amount
     currency: Currency = "USD"
 
@@ -101,7 +110,7 @@ class AssignRequest(Message, frozen=True):
     """Give money in suspense to a payer's balance."""
 
     transaction: Text
-    log_index: int
+    log_index: Counter
     payer: Url
 
 
@@ -167,6 +176,7 @@ class Door(msgspec.Struct, frozen=True):
     """One endpoint. `handler` names the method that serves it; `roles` empty means that anybody may ask.
 
     `takes` is the struct of a JSON body, `gives` that of the answer (None: another media type, named by `media`).
+    `other_media` are what may come instead. `body_max_bytes` is for doors that take a body: `takes`, or an upload.
     """
 
     method: str
@@ -178,7 +188,14 @@ class Door(msgspec.Struct, frozen=True):
     gives: type[msgspec.Struct] | None = None
     many: bool = False
     media: str = "application/json"
+    other_media: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
+    body_max_bytes: int = BODY_MAX_BYTES
+
+    @property
+    def takes_upload(self) -> bool:
+        """Whether the body is an upload, which no struct describes whole."""
+        return self.handler == "upload"
 
 
 _PAYERS = (PAYER, OPERATOR)
@@ -190,7 +207,16 @@ DOORS: Final = (
     Door("POST", "/edges/{edge}/start", "start_edge", _EDGES, "Begin a new life of an edge", None, EdgeStarted),
     Door("POST", "/leases", "grant_lease", _EDGES, "Ask for credit of a payer", LeaseRequest, Lease),
     Door("POST", "/leases/close", "close_lease", _EDGES, "Give a lease back", LeaseClose, LeaseClosed),
-    Door("POST", "/uploads", "upload", _EDGES, "Upload commitments (gzip of NDJSON)", None, UploadAnswer),
+    Door(
+        "POST",
+        "/uploads",
+        "upload",
+        _EDGES,
+        "Upload commitments (gzip of NDJSON)",
+        None,
+        UploadAnswer,
+        body_max_bytes=UPLOAD_MAX_BYTES,
+    ),
     Door(
         "GET", "/standing", "standing", (EDGE, PAYER, OPERATOR), "How a payer stands", None, Standing, query=("payer",)
     ),
@@ -213,6 +239,7 @@ DOORS: Final = (
         _PAYERS,
         "Its lines: NDJSON of leaves, or CSV (?format=csv)",
         media="application/x-ndjson",
+        other_media=("text/csv",),
         query=("format",),
     ),
     Door("GET", "/statements/{statement}/page", "page", _PAYERS, "A page for people", media="text/html"),
@@ -237,6 +264,7 @@ DOORS: Final = (
         DisputeRequest,
         Dispute,
         many=True,
+        body_max_bytes=DISPUTES_MAX_BYTES,
     ),
     Door(
         "POST",

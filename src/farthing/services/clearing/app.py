@@ -8,28 +8,33 @@ from typing import Any, Final
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from farthing.clearing.store import Balances, Caller, FindToken
-from farthing.errors import FarthingError, RemoteProtocolError, StoreError
-from farthing.protocol.clearing import UPLOAD_MAX_BYTES
+from farthing.errors import FarthingError, RemoteProtocolError
 from farthing.protocol.codec import decode_with
-from farthing.services.clearing.api import BODY_MAX_BYTES, DOORS, Door
+from farthing.services.bodies import RETRY_AFTER_SECONDS, BodyRefused, BodyRoom, RoomLimits
+from farthing.services.clearing.api import DOORS, PART_MAX_CHARS, QUERY_MAX_CHARS, Door
 from farthing.services.clearing.callers import ANYBODY, Operators, digest_of
 from farthing.services.clearing.edges import Edges
 from farthing.services.clearing.openapi import openapi_document
 from farthing.services.clearing.operators import Operating
 from farthing.services.clearing.payers import Payers
-from farthing.services.clearing.problems import PROBLEM_JSON, problem_of
+from farthing.services.clearing.problems import LATER, PROBLEM_JSON, problem_of
 from farthing.services.clearing.refusals import Refused
 from farthing.services.clearing.reserves import Reserving
 from farthing.services.clearing.service import ClearingService
 
 JSON: Final = "application/json"
-# Of a part of a path: an id of a line has 75 characters, an authority 253.
-PART_MAX_CHARS: Final = 300
+# Uploads that are read or wait: fifty full ones (ten thousand lines, 2.5 MB), or eight of the longest that may be; of
+# one edge, whose processes have one at a time each, a quarter. What four of them unpack to comes on top
+# (`UPLOADS_AT_ONCE`, `UPLOAD_UNPACKED_MAX_BYTES`). An edge gives an upload up after as many seconds itself.
+UPLOADS: Final = RoomLimits(bytes_max=128 * 1024 * 1024, caller_bytes_max=32 * 1024 * 1024, read_seconds=60)
+# All other bodies: questions for leases, disputes, payments, what operators say. A room of their own, so that uploads
+# keep nobody from them. The longest, a thousand disputes, comes in time at a megabit a second.
+REQUESTS: Final = RoomLimits(bytes_max=64 * 1024 * 1024, caller_bytes_max=16 * 1024 * 1024, read_seconds=30)
 _METHOD_NOT_ALLOWED: Final = 405
 
 Handler = Callable[..., Awaitable[Any]]
@@ -45,6 +50,7 @@ class _App:
         self._service = service
         self._operators = operators
         self._parts = (Edges(service), Payers(service), Operating(service), Reserving(service), self)
+        self._uploads, self._requests = BodyRoom(UPLOADS), BodyRoom(REQUESTS)
         self._document = msgspec.json.encode(openapi_document(service.desk.rules.network))
 
     def starlette(self) -> Starlette:
@@ -60,12 +66,10 @@ class _App:
                 return await self._answer(door, handler, decoder, request)
             except Refused as refused:
                 return _problem(refused.kind, refused.detail, reason=refused.reason, path=refused.path)
+            except BodyRefused as refused:
+                return _problem(refused.kind, refused.detail)
             except RemoteProtocolError as error:
                 return _problem("malformed-request", str(error), path=error.path)
-            except StoreError as error:
-                response = _problem("unavailable", str(error))
-                response.headers["Retry-After"] = "1"
-                return response
             except FarthingError as error:
                 return _problem("unavailable", str(error))
             except Exception as error:  # noqa: BLE001 - a bug of ours; its words are for the log alone
@@ -78,16 +82,14 @@ class _App:
         self, door: Door, handler: Handler, decoder: msgspec.json.Decoder[Any] | None, request: Request
     ) -> Response:
         caller = ANYBODY if not door.roles else await self._caller(door, request)
-        if any(len(part) > PART_MAX_CHARS for part in request.path_params.values()):
-            raise Refused("not-found", "A name in the path is longer than any here.")
-        given = dict(request.path_params)
-        given |= {name: request.query_params.get(name, "") for name in door.query}
-        if decoder is not None:
-            body = await read_body(request, BODY_MAX_BYTES)
-            given["body"] = decode_with(decoder, body, what="request body")
-        elif door.handler == "upload":
-            given["body"] = await read_body(request, UPLOAD_MAX_BYTES)
-        answer = await handler(caller, **given)
+        given = _names_in(door, request)
+        if decoder is None and not door.takes_upload:
+            answer = await handler(caller, **given)
+        else:
+            room = self._uploads if door.takes_upload else self._requests
+            async with room.body(request, f"{caller.role} {caller.name}", door.body_max_bytes) as body:
+                given["body"] = body if decoder is None else decode_with(decoder, body, what="request body")
+                answer = await handler(caller, **given)
         if isinstance(answer, Response):
             return answer
         return Response(msgspec.json.encode(answer), media_type=JSON)
@@ -124,19 +126,15 @@ class _App:
         return await self._service.ask(Balances(pending=bool(pending)))
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Read a body, and stop where it is longer than what may come. Raises `Refused`."""
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > max_bytes:
-                raise Refused("body-too-large", f"The body has over {max_bytes} bytes.")
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise Refused("malformed-request", "The body was cut off.") from None
-    return b"".join(chunks)
+def _names_in(door: Door, request: Request) -> dict[str, Any]:
+    """Give the parts of path and query that a door asks for. Raises `Refused` for what is longer than any."""
+    if any(len(part) > PART_MAX_CHARS for part in request.path_params.values()):
+        raise Refused("not-found", "A name in the path is longer than any here.")
+    query = {name: request.query_params.get(name, "") for name in door.query}
+    for name, value in query.items():
+        if len(value) > QUERY_MAX_CHARS:
+            raise Refused("malformed-request", f"`{name}` in the query has over {QUERY_MAX_CHARS} characters.")
+    return {**request.path_params, **query}
 
 
 def _problem(kind: str, detail: str, *, reason: str = "", path: str = "") -> Response:
@@ -144,6 +142,10 @@ def _problem(kind: str, detail: str, *, reason: str = "", path: str = "") -> Res
     response = Response(msgspec.json.encode(problem), problem.status, media_type=PROBLEM_JSON)
     if kind == "unauthorized":
         response.headers["WWW-Authenticate"] = "Bearer"
+    if kind in LATER:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if kind == "body-too-slow":
+        response.headers["Connection"] = "close"  # what is still to come is not waited for
     return response
 
 

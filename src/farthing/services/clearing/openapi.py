@@ -8,14 +8,19 @@ from typing import Any, Final
 import msgspec
 
 from farthing import __version__
-from farthing.protocol.clearing import UPLOAD_MAX_BYTES, Commitment, KeyRecord, Sent, UploadHeader
+from farthing.protocol.clearing import Commitment, KeyRecord, Sent, UploadHeader
 from farthing.protocol.statements import Problem, Statement, StatementLine
-from farthing.services.clearing.api import DOORS, Door
+from farthing.services.clearing.api import DOORS, PART_MAX_CHARS, QUERY_MAX_CHARS, Door
 from farthing.services.clearing.callers import EDGE
-from farthing.services.clearing.problems import KINDS, PROBLEM_JSON
+from farthing.services.clearing.problems import KINDS, LATER, PROBLEM_JSON
 
 _REF: Final = "#/components/schemas/{name}"
 _JSON: Final = "application/json"
+_RETRY_AFTER: Final = {
+    "description": "Seconds after which the same request is welcome.",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1},
+}
 # What is described although no body is all of it: lines of uploads and of statements, and what a JWS holds.
 _INSIDE: Final[tuple[type[msgspec.Struct], ...]] = (UploadHeader, Commitment, KeyRecord, Sent, Statement, StatementLine)
 
@@ -53,24 +58,32 @@ def _operation(door: Door) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if door.takes is not None:
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": _ref(door.takes)}}}
-    elif door.handler == "upload":
-        described = {"type": "string", "contentMediaType": "application/gzip", "maxLength": UPLOAD_MAX_BYTES}
-        operation["requestBody"] = {"required": True, "content": {"application/gzip": {"schema": described}}}
-    operation["responses"] = {"200": {"description": door.summary, "content": {door.media: {"schema": _given(door)}}}}
+        operation["requestBody"] = _body(door, _JSON, _ref(door.takes))
+    elif door.takes_upload:
+        packed = {"type": "string", "contentMediaType": "application/gzip", "maxLength": door.body_max_bytes}
+        operation["requestBody"] = _body(door, "application/gzip", packed)
+    content = {media: {"schema": _given(door)} for media in (door.media, *door.other_media)}
+    operation["responses"] = {"200": {"description": door.summary, "content": content}}
     for kind in _problems(door):
         status, title, _ = KINDS[kind]
-        content = {PROBLEM_JSON: {"schema": _ref(Problem)}}
-        operation["responses"][str(status)] = {"description": title, "content": content}
+        described: dict[str, Any] = {"description": title, "content": {PROBLEM_JSON: {"schema": _ref(Problem)}}}
+        if kind in LATER:
+            described["headers"] = {"Retry-After": _RETRY_AFTER}
+        operation["responses"][str(status)] = described
     return operation
+
+
+def _body(door: Door, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    what = f"At most {door.body_max_bytes} bytes."
+    return {"description": what, "required": True, "content": {media_type: {"schema": schema}}}
 
 
 def _problems(door: Door) -> list[str]:
     kinds = ["failed", "unavailable"]
     if door.roles:
         kinds += ["unauthorized", "forbidden", "malformed-request", "not-found", "conflict"]
-    if door.method == "POST":
-        kinds += ["body-too-large"]
+    if door.takes is not None or door.takes_upload:
+        kinds += ["body-too-large", "body-too-slow", "rate-limited"]
     if door.handler == "pay":
         kinds += ["refused"]
     if door.roles == (EDGE,):
@@ -85,7 +98,8 @@ def _given(door: Door) -> dict[str, Any]:
 
 
 def _parameter(name: str, place: str) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string", "maxLength": 512}}
+    length = PART_MAX_CHARS if place == "path" else QUERY_MAX_CHARS
+    return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string", "maxLength": length}}
 
 
 def _ref(struct: type[msgspec.Struct]) -> dict[str, Any]:

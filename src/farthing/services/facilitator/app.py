@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -26,6 +26,7 @@ from farthing.protocol.messages import X402_VERSION, VerifyRequest, VerifyRespon
 from farthing.protocol.payment_identifier import CONFLICT
 from farthing.protocol.versions import CURRENT, VERSIONS, in_all_versions, wire_of_version
 from farthing.protocol.wire import Wire
+from farthing.services.bodies import RETRY_AFTER_SECONDS, BodyRefused, BodyRoom, RoomLimits
 from farthing.services.facilitator.auth import LOOPBACK, Tokens
 from farthing.services.facilitator.openapi import openapi_document
 from farthing.services.facilitator.problems import (
@@ -44,6 +45,11 @@ JSON: Final = "application/json"
 NAME_MAX_CHARS: Final = 128
 # draft-ietf-httpapi-idempotency-key-header: a UUID or the like; ours are payment ids.
 IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
+
+# Requests to verify or settle that are read or wait: two thousand of the longest, and of usual ones more than payments
+# may be open (`open_payments_max`). One seller's share is three quarters: many a facilitator has one seller alone. What
+# a seller sends are some kilobytes, at once.
+BODIES: Final = RoomLimits(bytes_max=128 * 1024 * 1024, caller_bytes_max=96 * 1024 * 1024, read_seconds=10)
 
 _INVALID_VERSION: Final = "invalid_x402_version"
 # What stands under this path was made by the buyer, and passed on by the seller.
@@ -87,6 +93,7 @@ class _App:
     def __init__(self, service: FacilitatorService, tokens: Tokens) -> None:
         self._service = service
         self._tokens = tokens
+        self._bodies = BodyRoom(BODIES)
         self._openapi = msgspec.json.encode(openapi_document(authenticated=bool(tokens)))
 
     def starlette(self) -> Starlette:
@@ -139,31 +146,30 @@ class _App:
             return await endpoint(request, caller)
         except _Refused as refused:
             return _problem(refused.kind, refused.detail, request, members, path=refused.path, reason=refused.reason)
-        except RateLimited as error:
-            reason = UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
-            response = _problem("rate-limited", str(error), request, members, reason=reason)
-            response.headers["Retry-After"] = str(error.retry_after_seconds)
-            return response
+        except BodyRefused as refused:
+            return _body_problem(refused, request, members)
         except FacilitatorUnavailable as error:
-            reason = UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
-            response = _problem("unavailable", str(error), request, members, reason=reason)
-            response.headers["Retry-After"] = "1"
+            kind, seconds = "unavailable", 1
+            if isinstance(error, RateLimited):
+                kind, seconds = "rate-limited", error.retry_after_seconds
+            response = _problem(kind, str(error), request, members, reason=_unexpected(members))
+            response.headers["Retry-After"] = str(seconds)
             return response
         except Exception as error:  # noqa: BLE001 - a bug of ours is no verdict either, and its words are for nobody
             self._service.log.error("a request failed", path=request.url.path, error=type(error).__name__)  # noqa: TRY400
-            reason = UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
-            return _problem("failed", "The facilitator could not answer this request.", request, members, reason=reason)
+            detail = "The facilitator could not answer this request."
+            return _problem("failed", detail, request, members, reason=_unexpected(members))
 
     # Sellers' endpoints
 
     async def _verify(self, request: Request, caller: str) -> Response:
-        body = await _read_body(request)
-        wire, verdict = _judge_request(body)
-        if isinstance(verdict, VerifyRequest):
-            response = await self._service.verify_for(caller, verdict.payment_payload, verdict.payment_requirements)
-            _check_identifier(response.invalid_reason, response.invalid_message)
-        else:
-            response = VerifyResponse(is_valid=False, invalid_reason=verdict[0], invalid_message=verdict[1])
+        async with self._bodies.body(request, caller, BODY_MAX_BYTES) as body:
+            wire, verdict = _judge_request(body)
+            if isinstance(verdict, VerifyRequest):
+                response = await self._service.verify_for(caller, verdict.payment_payload, verdict.payment_requirements)
+                _check_identifier(response.invalid_reason, response.invalid_message)
+            else:
+                response = VerifyResponse(is_valid=False, invalid_reason=verdict[0], invalid_message=verdict[1])
         return Response(wire.encode_verify_response(response), media_type=JSON)
 
     async def _settle(self, request: Request, caller: str) -> Response:
@@ -171,15 +177,15 @@ class _App:
         if len(key) > IDEMPOTENCY_KEY_MAX_CHARS:
             detail = f"{IDEMPOTENCY_KEY} has {len(key)} characters; the limit is {IDEMPOTENCY_KEY_MAX_CHARS}."
             raise _Refused("malformed-request", detail)
-        body = await _read_body(request)
-        wire, verdict = _judge_request(body)
-        if isinstance(verdict, VerifyRequest):
-            response = await self._service.settle_as(
-                caller, verdict.payment_payload, verdict.payment_requirements, idempotency_key=key
-            )
-            _check_identifier(response.error_reason, response.error_message)
-        else:
-            response = refusal(*verdict, network="")
+        async with self._bodies.body(request, caller, BODY_MAX_BYTES) as body:
+            wire, verdict = _judge_request(body)
+            if isinstance(verdict, VerifyRequest):
+                response = await self._service.settle_as(
+                    caller, verdict.payment_payload, verdict.payment_requirements, idempotency_key=key
+                )
+                _check_identifier(response.error_reason, response.error_message)
+            else:
+                response = refusal(*verdict, network="")
         return Response(wire.encode_settlement(response), media_type=JSON)
 
     async def _supported(self, request: Request, caller: str) -> Response:  # noqa: ARG002 - the shape of an endpoint
@@ -216,19 +222,20 @@ def _check_identifier(reason: str | None, message: str | None) -> None:
         raise _Refused("payment-conflict", message or "", reason=CONFLICT)
 
 
-async def _read_body(request: Request) -> bytes:
-    """Read the body, and stop where it is longer than any payment."""
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > BODY_MAX_BYTES:
-                raise _Refused("body-too-large", f"The body has over {BODY_MAX_BYTES} bytes.")
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise _Refused("malformed-request", "The body was cut off.") from None
-    return b"".join(chunks)
+def _body_problem(refused: BodyRefused, request: Request, members: Members | None) -> Response:
+    """Answer where a body is not taken. Only one that is too large or cut is the seller's mistake."""
+    sellers = refused.kind in {"body-too-large", "malformed-request"}
+    reason = INVALID_PAYLOAD if sellers else _unexpected(members)
+    response = _problem(refused.kind, refused.detail, request, members, reason=reason)
+    if refused.kind == "body-too-slow":
+        response.headers["Connection"] = "close"  # what is still to come is not waited for
+    elif not sellers:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _unexpected(members: Members | None) -> str:
+    return UNEXPECTED_VERIFY_ERROR if members is verify_members else UNEXPECTED_SETTLE_ERROR
 
 
 def _judge_request(body: bytes) -> tuple[Wire, VerifyRequest | tuple[str, str]]:

@@ -18,11 +18,14 @@ _PROBLEMS: Final = {
     "400": "The seller's part of the request is malformed.",
     "401": "A bearer token is configured, and the request has none of them.",
     "404": "Nothing is known by this name.",
+    "408": "The request had not come whole in time. Never a verdict.",
     "409": "Another payment has the payment-identifier, and was settled or may be.",
     "413": "The request is too large.",
-    "429": "A limit on the caller or the payer: the same again after `Retry-After` seconds. Never a verdict.",
+    "429": "A limit on the caller (also on what it has under way) or the payer: the same again after `Retry-After` "
+    "seconds. Never a verdict.",
     "500": "The facilitator failed: a bug of its own. Never a verdict on the payment.",
-    "503": "It could not be found out: node or store did not answer. Never a verdict on the payment.",
+    "503": "It could not be found out: node or store did not answer, or too much is under way. Never a verdict on the "
+    "payment.",
 }
 
 
@@ -64,7 +67,7 @@ def openapi_document(*, authenticated: bool) -> dict[str, Any]:
 def _verify() -> dict[str, Any]:
     operation = _get("verify", "Judge a payment without committing to anything", _body("VerifyResponse"))
     operation["requestBody"] = {"required": True, **_body("VerifyRequest")}
-    operation["responses"] |= _problems("400", "401", "409", "413", "429", "500", "503")
+    operation["responses"] |= _problems("400", "401", "408", "409", "413", "429", "500", "503")
     return operation | _secured()
 
 
@@ -86,7 +89,7 @@ def _settle() -> dict[str, Any]:
             "description": "Whoever repeats the call under the same key is given the same answer.",
         }
     ]
-    operation["responses"] |= _problems("400", "401", "409", "413", "429", "500", "503")
+    operation["responses"] |= _problems("400", "401", "408", "409", "413", "429", "500", "503")
     return operation | _secured()
 
 

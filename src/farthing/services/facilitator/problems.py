@@ -40,6 +40,11 @@ _KINDS: Final[dict[str, tuple[int, str, str]]] = {
     ),
     "not-found": (404, "Nothing is known by this name", "Check the payment id or transaction hash."),
     "method-not-allowed": (405, "This method is not offered here", "See /openapi.json."),
+    "body-too-slow": (
+        408,
+        "The request came too slowly",
+        "Nothing was judged. Send the same payment again, all of the request at once.",
+    ),
     "payment-conflict": (
         409,
         "The payment-identifier is taken",
