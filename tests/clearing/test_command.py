@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import OPERATOR, Town
+from serving import OPERATOR, Town, until
 
 FARTHING = [sys.executable, "-m", "farthing", "clearing"]
 
@@ -22,6 +23,7 @@ class Command:
     """The command, with a configuration for a devnet."""
 
     def __init__(self, town: Town) -> None:
+        self.town = town
         self.config = town.folder / "clearing.toml"
         self.config.write_text(town.config(), "utf-8")
         self.environment = {**os.environ, **town.environment, "FARTHING_CLEARING_TOKEN": OPERATOR}
@@ -141,3 +143,26 @@ def test_C6_it_guarantees_funds_and_takes_out(command: Command, url: str) -> Non
     take = ["--take", "5", "--to", "ourselves"]
     assert "go together" in command.run("reserve", *take, "--url", url, status=2)
     assert "less than that in the reserve" in command.run("reserve", *take, "--request", "r1", "--url", url, status=1)
+
+
+def test_C6_a_deposit_is_found_by_its_transaction_and_funds_the_reserve_once(
+    command: Command, request: pytest.FixtureRequest
+) -> None:
+    devnet = command.town.devnet
+    devnet.faucet(command.town.address("treasury"), usdc=1)
+    devnet.mine(3)
+    # The house reads the chain when it starts.
+    url = request.getfixturevalue("url")
+    headers = {"Authorization": f"Bearer {OPERATOR}"}
+
+    async def movements() -> Any:
+        async with httpx.AsyncClient(headers=headers) as http:
+            return (await http.get(f"{url}/lists/movements")).json()["entries"]
+
+    (movement,) = asyncio.run(until(movements, what="the deposit"))
+    transaction = movement["transaction_hash"]
+    shown = command.run("reserve", "--fund", transaction, "--url", url, "--json")
+    assert json.loads(shown)["reserve"] == "1000000"
+    place = f"{transaction}:{movement['log_index']}"
+    assert "409" in command.run("reserve", "--fund", place, "--url", url, status=1)
+    assert json.loads(command.run("accounts", "--url", url, "--json"))["reserve"] == "1000000"
