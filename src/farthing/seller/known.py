@@ -18,6 +18,7 @@ from farthing.seller.settling import (
     reconcile,
     reconsider,
     refund_due,
+    refunded,
     refused,
 )
 from farthing.seller.states import Relation, Reply, State, after_lease, reply_of
@@ -104,8 +105,9 @@ def refusal(found: Known, reply: Reply) -> Answer:
     """Write the answer to a request that is neither served nor claimed; it names the payment."""
     if reply is Reply.REFUSED:
         return refused(found.payment_id, found.network, found.payer, found.reason, found.transaction)
-    if reply is Reply.REFUND:
-        return refund_due(found.payment_id, found.transaction)
+    if reply is Reply.REFUND or reply is Reply.REFUNDED:
+        said = refund_due if reply is Reply.REFUND else refunded
+        return said(found.payment_id, found.transaction)
     if reply is Reply.NOT_CHARGED:
         detail = "The handler was cut short by a crash and this payment was not charged. Sign a new payment."
         return problem(409, "payment-aborted", "Not charged", detail, paymentId=found.payment_id)

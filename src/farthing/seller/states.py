@@ -81,6 +81,7 @@ class Reply(enum.StrEnum):
     REFUSED = "402, the same reason, no offer"
     ASK = "asks whether it was settled after all; else 402, the same reason, no offer"
     REFUND = "409, naming the transaction: a refund is due"
+    REFUNDED = "409, naming the refund's transaction"
     OFFER = "402 with an offer"
 
 
@@ -171,7 +172,7 @@ SECOND_REQUEST: Final[Mapping[State, Mapping[Relation, Reply]]] = MappingProxyTy
         State.ABORTED: _row(Reply.NOT_CHARGED, Reply.CONFLICT, Reply.CLAIM),
         State.REFUSED: _row(Reply.ASK, Reply.REFUSED, Reply.CONFLICT),
         State.REFUND_DUE: _row(Reply.REFUND, Reply.CONFLICT, Reply.CONFLICT),
-        State.REFUNDED: _row(Reply.REFUND, Reply.CONFLICT, Reply.CONFLICT),
+        State.REFUNDED: _row(Reply.REFUNDED, Reply.CONFLICT, Reply.CONFLICT),
         State.CLOSED: _row(Reply.OFFER, Reply.OFFER, Reply.CLAIM),
     }
 )

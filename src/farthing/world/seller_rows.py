@@ -106,7 +106,7 @@ ARCHIVE: Final = (
 )
 FORGET: Final = tuple(
     f"DELETE FROM {table} WHERE claim IN {{}}"  # noqa: S608 - constants
-    for table in ("seller_response", "seller_state", "seller_claim")
+    for table in ("seller_response", "seller_refund", "seller_state", "seller_claim")
 )
 FREE_IDENTIFIERS: Final = (
     "DELETE FROM seller_identifier WHERE payment_id IN {} "

@@ -37,6 +37,7 @@ from farthing.world import seller_rows as rows
 from farthing.world.connection import Database
 from farthing.world.database import off_the_loop, open_database
 from farthing.world.pending import Pending
+from farthing.world.seller_refunds import SellerRefunds
 from farthing.world.seller_rows import Move, NewClaim
 from farthing.world.store_url import is_postgres, sqlite_path
 
@@ -59,6 +60,7 @@ class SellerStore:
         self.name = self._database.submit(rows.name_store).result()
         self.spool_folder = Path(spool_folder).expanduser() if spool_folder else _spool_folder(store, self.name)
         self._numbers = _Numbers(self._database)
+        self.refunds = SellerRefunds(self._database)
 
     def close(self) -> None:
         """Close the file; what was submitted is written first."""
@@ -75,6 +77,7 @@ class SellerStore:
             MarkDelivered: self.mark_delivered,
             FindStale: off_the_loop(self._database, self.find_stale),
             Archive: self.archive,
+            **self.refunds.handlers(),
         }
 
     def look_up(self, effect: LookUp) -> Known | None:
@@ -220,7 +223,14 @@ class SellerStore:
             posted_at=posted_at,
         )
         refund = Advance(
-            payment_id, found.epoch, State.REFUND_DUE, State.REFUNDED, take_over=True, entry=entry, claim=found.claim
+            payment_id,
+            found.epoch,
+            State.REFUND_DUE,
+            State.REFUNDED,
+            take_over=True,
+            transaction=transaction,
+            entry=entry,
+            claim=found.claim,
         )
         return self.advance(refund).result()
 
