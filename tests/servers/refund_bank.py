@@ -60,6 +60,7 @@ class Bank(CannedFacilitator):  # type: ignore[misc] # typed as any here
         self.prints: dict[str, str] = {}
         self.brought: list[bytes] = []
         self.keys: list[str] = []
+        self.asked: list[tuple[str, ...]] = []
         self.is_away = False
         self.loses_answers = False
         self.before: Callable[[], None] = lambda: None
@@ -111,6 +112,12 @@ class Bank(CannedFacilitator):  # type: ignore[misc] # typed as any here
         if self.is_away:
             raise FacilitatorUnavailable("away")
         return self.statuses.get(payment_id)
+
+    async def find_many(self, payment_ids: tuple[str, ...]) -> tuple[PaymentStatus, ...]:
+        self.asked.append(payment_ids)
+        if self.is_away:
+            raise FacilitatorUnavailable("away")
+        return tuple(self.statuses[each] for each in payment_ids if each in self.statuses)
 
     def say(self, payment_id: str, state: str, **changes: Any) -> None:
         """Have a payment be in this state."""

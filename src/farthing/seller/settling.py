@@ -320,20 +320,25 @@ def receipt_header(receipt: str) -> str:
 
 def pending(ticket: Ticket, transaction: str) -> Answer:
     """Say that nobody knows yet, and that the same payment is to be sent again: 402 without an offer."""
+    return pending_of(ticket.payment_id, ticket.payment.network, ticket.payment.payer, transaction)
+
+
+def pending_of(payment_id: str, network: str, payer: str, transaction: str) -> Answer:
+    """Say the same of a payment that is on record."""
     settlement = SettlementResponse(
         success=False,
         transaction=transaction,
-        network=ticket.payment.network,
+        network=network,
         error_reason=SETTLEMENT_PENDING,
         error_message="The settlement is not confirmed yet. Send the same payment again; do not sign another one.",
-        payer=ticket.payment.payer,
+        payer=payer,
     )
     return payment_failed(
         settlement,
         kind="settlement-pending",
         title="The payment is not confirmed yet",
         detail="Send the same request with the same payment again; do not sign another one.",
-        payment_id=ticket.payment_id,
+        payment_id=payment_id,
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
@@ -364,6 +369,12 @@ def refunded(payment_id: str, transaction: str) -> Answer:
     detail = "The payment was settled and could not be served. It was paid back; the transaction named is the refund's."
     title = "The payment was refunded"
     return problem(409, "payment-refunded", title, detail, paymentId=payment_id, transaction=transaction)
+
+
+def lost(payment_id: str, transaction: str) -> Answer:
+    """Say that the settlement was taken back with its block, and refused in the end."""
+    detail = "The payment's block was lost, and it can't be settled any more. Sign a new payment for another answer."
+    return problem(409, "payment-lost", "The payment was lost", detail, paymentId=payment_id, transaction=transaction)
 
 
 def lost_lease(ticket: Ticket) -> Answer:

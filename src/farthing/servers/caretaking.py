@@ -61,8 +61,10 @@ class Caretaker:
 
     def round(self) -> int:
         """Care once, now, in this thread; gives how many payments were touched. Raises `FarthingError`."""
-        touched = drive(care(), self._performer.blocking)
-        return touched + self._refund() if self._refunding.signers.any else touched
+        cared = drive(care(), self._performer.blocking)
+        for lost in cared.losses:
+            log.error("%s was served, and its settlement is lost for good: booked as a loss", lost)
+        return cared.touched + self._refund() if self._refunding.signers.any else cared.touched
 
     def _refund(self) -> int:
         flow = refund_round(self._refunding.desk, after=self._refunds_after)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from farthing.errors import StoreError
 from farthing.flow import Effect
+from farthing.seller.following import FindFollowed, Followed
 from farthing.seller.states import State, allowed
 from farthing.seller.store import (
     Advance,
@@ -76,6 +77,7 @@ class SellerStore:
             FetchResponse: off_the_loop(self._database, self.fetch_response),
             MarkDelivered: self.mark_delivered,
             FindStale: off_the_loop(self._database, self.find_stale),
+            FindFollowed: off_the_loop(self._database, self.find_followed),
             Archive: self.archive,
             **self.refunds.handlers(),
         }
@@ -153,6 +155,11 @@ class SellerStore:
         values = (effect.now_seconds, effect.closing_before, effect.limit)
         return tuple(rows.stale(row) for row in self._database.fetch(rows.STALE, values))
 
+    def find_followed(self, effect: FindFollowed) -> tuple[Followed, ...]:
+        """Find settled payments that are not known to be final, on a connection for reading."""
+        values = (effect.now_seconds, effect.closing_before, effect.limit)
+        return tuple(rows.followed(row) for row in self._database.fetch(rows.FOLLOWED, values))
+
     def archive(self, effect: Archive) -> Pending[int]:
         """Move payments that are over out of the way, and drop the files of their responses."""
         count = Pending[int]()
@@ -169,7 +176,7 @@ class SellerStore:
             count.resolve(moved)
 
         self._database.submit(
-            lambda connection: rows.archive(connection, effect.valid_before, effect.limit)
+            lambda connection: rows.archive(connection, effect.valid_before, effect.limit, effect.delivered)
         ).add_done_callback(finish)
         return count
 
