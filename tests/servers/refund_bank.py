@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from farthing_selling import KEY, NETWORK, PAY_TO, CannedFacilitator, Shop, make_seller
+from farthing_selling import KEY, NETWORK, PAY_TO, CannedFacilitator, Shop, make_seller, pack_raw, read
 
 from farthing.errors import FacilitatorUnavailable
 from farthing.evm.signatures import PrivateKey
@@ -126,6 +126,12 @@ class Bank(CannedFacilitator):  # type: ignore[misc] # typed as any here
             **{name: getattr(status, name) for name in status.__struct_fields__} | {"state": state} | changes
         )
 
+    def finalise(self) -> None:
+        """Have every block be final."""
+        for payment_id, status in tuple(self.statuses.items()):
+            if status.state == "confirmed":
+                self.say(payment_id, "final")
+
     @property
     def refunds(self) -> list[SignedPayment]:
         """What was paid to the buyer."""
@@ -151,6 +157,14 @@ def owe(shop: Shop, *, final: bool = True, target: str = TARGET) -> str:
     return str(made)
 
 
+def pay_back(shop: Shop) -> None:
+    """Have the caretaker pay what is due, and book it when it is final."""
+    shop.seller.care()
+    shop.facilitator.finalise()
+    turn(shop)
+    shop.seller.care()
+
+
 def turn(shop: Shop) -> None:
     """Let the time pass until somebody may look again."""
     shop._write("UPDATE seller_refund SET turn_at = 0")
@@ -160,6 +174,20 @@ def let_the_window_end(shop: Shop) -> None:
     """Let the window of every refund that was signed, and the horizon behind it, be over."""
     over = int(time.time()) - HORIZON_SECONDS - 1
     shop._write(f"UPDATE seller_refund SET turn_at = 0, valid_before = {over} WHERE payment <> ''")  # noqa: S608 - an int
+
+
+def signed_and_refused(shop: Shop, bank: Bank) -> str:
+    """Have a refund be on record at the facilitator as refused, and its window over."""
+    due = owe(shop)
+    bank.funds[REFUNDER.address] = 0
+    shop.seller.care()
+    (record,) = shop.seller.store.refunds.under_way(limit=2).values()
+    refund_id = read(pack_raw(record.payment)).payment_id
+    bank.statuses[refund_id] = bank.statuses[due]
+    bank.say(refund_id, "refused", payer=REFUNDER.address, pay_to=KEY.address, reason="invalid_transaction_state")
+    bank.funds[REFUNDER.address] = 10**9
+    let_the_window_end(shop)
+    return due
 
 
 def balance(shop: Shop) -> collections.Counter[str]:

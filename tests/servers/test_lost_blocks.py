@@ -13,7 +13,9 @@ from typing import Any
 import local_services
 import pytest
 from farthing_selling import KEY, Work, acall, make_seller, sign
+from refund_bank import Bank, make_shop, signed_and_refused, turn
 
+from farthing.seller.refunding import WINDOW_SECONDS, refund_nonce
 from farthing.seller.settling import HORIZON_SECONDS
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.services.devnet import start_devnet
@@ -144,8 +146,35 @@ def test_S2_a_refund_by_a_facilitator_in_the_process(own: Any, tmp_path: Path) -
             await asyncio.to_thread(made.seller.care)
             assert made.states == ["refund_due"]
             own.devnet.mine(FINAL_BLOCKS)
+            await made.until(lambda: sorted(made.at_facilitator) == ["confirmed", "final"])
+            assert made.states == ["refund_due"]
+            own.devnet.mine(FINAL_BLOCKS)
             await made.until(lambda: made.states == ["refunded"])
             assert own.devnet.usdc_balance(KEY.address) == had
             assert made.sums == {KEY.address: 0, made.pay_to: AMOUNT, refunder.address: -AMOUNT}
 
     asyncio.run(run())
+
+
+def test_S2_nodes_show_that_a_refund_came_nowhere_and_another_nonce_is_signed_for(own: Any, tmp_path: Path) -> None:
+    bank, devnet = Bank(), own.devnet
+    shop = make_shop(
+        tmp_path,
+        bank,
+        refund_signer=LocalSigner.from_hex("22" * 32),
+        pay_to=own.wallet().address,
+        network=devnet.network,
+        networks=own.networks,
+        nodes={devnet.network: [devnet.url, devnet.url]},
+    )
+    shop.seller.price("POST /weather/{city}", "$0.01", payment_flow="upfront")
+    due = signed_and_refused(shop, bank)
+    # By the chain's clock its window is open still.
+    shop.seller.care()
+    assert shop.seller.store.refunds.under_way(limit=1)[due].series == 0
+    devnet.increase_time(WINDOW_SECONDS + 60)
+    devnet.mine(FINAL_BLOCKS)
+    turn(shop)
+    shop.seller.care()
+    assert [each.detail.message.nonce for each in bank.refunds] == [refund_nonce(due, 1)]
+    shop.seller.close()

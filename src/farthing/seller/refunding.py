@@ -29,6 +29,7 @@ from farthing.protocol.facilitator import (
     Unknown,
 )
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, amount_of
+from farthing.seller.following import LOSS_PREFIX
 from farthing.seller.looking import LookOnChain
 from farthing.seller.refunds import (
     FindRefundsDue,
@@ -42,7 +43,7 @@ from farthing.seller.refunds import (
 )
 from farthing.seller.settling import FOUND_FINAL, FOUND_REFUSED, FOUND_SETTLED, HORIZON_SECONDS
 from farthing.seller.states import State
-from farthing.seller.store import Advance, LedgerEntry
+from farthing.seller.store import Advance, LedgerEntry, TakesKeys
 
 # Each is a settlement that may take as long as its facilitator likes, and other payments are cared for in between.
 ROUND_MAX: Final = 20
@@ -54,6 +55,8 @@ LOOK_AGAIN_SECONDS: Final = 30
 RETRY_SECONDS: Final = 300
 # A day: a facilitator that is out of gas, or behind a stuck chain, can pay it still when somebody has come.
 WINDOW_SECONDS: Final = 86_400
+# After these a facilitator says no more; "settled" is that of one that does not tell what is final.
+_LAST_WORDS: Final = FOUND_FINAL | {"settled"}
 # What is kept of a reason.
 NOTE_MAX_CHARS: Final = 300
 
@@ -70,6 +73,12 @@ class Refunded(msgspec.Struct, frozen=True):
 
     payment_id: str
     transaction: str
+
+
+class NotOwed(msgspec.Struct, frozen=True):
+    """The payment itself was refused in the end, its block being lost: nothing is owed for it any more."""
+
+    payment_id: str
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -115,7 +124,7 @@ def refund_round(desk: RefundDesk, *, after: int = 0, limit: int = ROUND_MAX) ->
             step = Waiting(due.payment_id, TURN_SECONDS, str(error))
         if isinstance(step, Refunded):
             refunded.append(step)
-        elif step is not None and step.why:
+        elif isinstance(step, Waiting) and step.why:
             troubles.append(step)
         if isinstance(step, Waiting) and step.is_outage:
             # The others come in the next round, and this one waits for its turn by then.
@@ -123,7 +132,7 @@ def refund_round(desk: RefundDesk, *, after: int = 0, limit: int = ROUND_MAX) ->
     return RefundRound(tuple(refunded), tuple(troubles), found[-1].claim if len(found) == limit else 0)
 
 
-def _care_for(due: RefundDue, desk: RefundDesk) -> Flow[Refunded | Waiting | None]:
+def _care_for(due: RefundDue, desk: RefundDesk) -> Flow[Refunded | NotOwed | Waiting | None]:
     """Take the turn at one refund and do what is to be done now; None where it is nobody's, or another's."""
     address = yield from FindRefundSigner(due.resource, due.flow, due.network, due.pay_to)
     if address is None and (due.record is None or not due.record.payment):
@@ -141,8 +150,8 @@ def _care_for(due: RefundDue, desk: RefundDesk) -> Flow[Refunded | Waiting | Non
     return step
 
 
-def _go_on(due: RefundDue, address: str | None, desk: RefundDesk) -> Flow[Refunded | Waiting]:
-    step: _Open | Refunded | Waiting
+def _go_on(due: RefundDue, address: str | None, desk: RefundDesk) -> Flow[Refunded | NotOwed | Waiting]:
+    step: _Open | Refunded | NotOwed | Waiting
     if due.record is None or not due.record.payment:
         step = yield from _until_final(due)
     else:
@@ -162,7 +171,7 @@ def _go_on(due: RefundDue, address: str | None, desk: RefundDesk) -> Flow[Refund
     return (yield from _judge(due, signed, outcome))
 
 
-def _until_final(due: RefundDue) -> Flow[_Open | Waiting]:
+def _until_final(due: RefundDue) -> Flow[_Open | NotOwed | Waiting]:
     """Wait until the payment itself is final: what a lost block takes back is not to be paid back, too."""
     now_seconds = yield from Now()
     try:
@@ -174,10 +183,40 @@ def _until_final(due: RefundDue) -> Flow[_Open | Waiting]:
     is_old = now_seconds > due.settled_at + HORIZON_SECONDS
     if state in FOUND_FINAL or (is_old and (state == "" or state in FOUND_SETTLED)):
         return _Open(None, 0)
-    if status is not None and state in FOUND_REFUSED:
-        why = f"The payment itself is not settled any more ({status.reason or 'refused'}): nothing is paid back."
-        return Waiting(due.payment_id, RETRY_SECONDS, why)
+    if status is not None and state in FOUND_REFUSED and _is_about(status, due):
+        return (yield from _let_go(due, status.reason or "refused"))
     return Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
+
+
+def _let_go(due: RefundDue, reason: str) -> Flow[NotOwed | Waiting]:
+    """Close a payment that was neither served nor, in the end, settled, with the ledger's contrary entry."""
+    now_seconds = yield from Now()
+    entry = LedgerEntry(
+        network=due.network,
+        asset=due.asset,
+        payer=due.pay_to,
+        pay_to=due.payer,
+        amount=due.amount,
+        transaction=LOSS_PREFIX + due.transaction,
+        posted_at=now_seconds,
+    )
+    closed = yield from Advance(
+        due.payment_id,
+        due.epoch,
+        State.REFUND_DUE,
+        State.CLOSED,
+        take_over=True,
+        reason=reason,
+        entry=entry,
+        claim=due.claim,
+    )
+    return NotOwed(due.payment_id) if closed else Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
+
+
+def _is_about(status: PaymentStatus, due: RefundDue) -> bool:
+    """Whether what a facilitator found is the payment that is owed back."""
+    there = (status.network, status.amount, status.asset.lower(), status.pay_to.lower())
+    return there == (due.network, amount_of(due.amount), due.asset.lower(), due.pay_to.lower())
 
 
 def _what_became(
@@ -195,7 +234,9 @@ def _what_became(
     except FacilitatorUnavailable:
         status, may_sign_again = None, False
     if status is not None and status.state not in FOUND_REFUSED:
-        if status.state in FOUND_SETTLED and status.transaction and _is_of(status, signed):
+        # Booked when it is final, so that no lost block takes a refund back that is in the books.
+        is_last_word = status.state in _LAST_WORDS or (is_over and status.state in FOUND_SETTLED)
+        if is_last_word and status.transaction and _is_of(status, signed):
             return (yield from _book(due, signed, status.transaction))
         return Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
     # Refused is no evidence: whoever has seen the bytes can have them settled while the window is open.
@@ -284,6 +325,9 @@ def _judge(due: RefundDue, signed: SignedPayment, outcome: Outcome) -> Flow[Refu
         response = outcome.response
         believable = response.network == signed.network and response.amount in (None, "", amount_of(signed.amount))
         if response.success and response.transaction and believable:
+            if (yield from TakesKeys()):
+                # It tells at `/payments` when that is final.
+                return Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
             return (yield from _book(due, signed, response.transaction))
         return Waiting(due.payment_id, LOOK_AGAIN_SECONDS, "The facilitator's success is not about this refund.")
     if isinstance(outcome, Unknown):

@@ -41,6 +41,7 @@ class RefundDue(msgspec.Struct, frozen=True):
     pay_to: str
     amount: int
     resource: str
+    transaction: str
     settled_at: int
     record: RefundRecord | None = None
 

@@ -91,6 +91,10 @@ class Reply(enum.StrEnum):
     OFFER = "402 with an offer"
 
 
+_PAID_BACK: Final = (
+    Move(State.REFUND_DUE, "refunded: the ledger's contrary entry in one transaction", State.REFUNDED),
+    Move(State.REFUND_DUE, "its block was lost, and it was refused in the end: nothing is owed", State.CLOSED),
+)
 # What becomes of a delivered payment whose block is lost. It never comes to where something is delivered.
 _AFTER_DELIVERY: Final = (
     Move(State.DELIVERED, "window and horizon over: looked up; not final yet", State.DELIVERED),
@@ -123,7 +127,7 @@ AUTHORIZATION_MOVES: Final = (
     Move(State.SETTLED, "lease over: another caller takes the delivery", State.SETTLED),
     Move(State.SETTLED, "all bytes out", State.DELIVERED),
     Move(State.SETTLED, "lease over, no response kept", State.REFUND_DUE),
-    Move(State.REFUND_DUE, "refunded: the ledger's contrary entry in one transaction", State.REFUNDED),
+    *_PAID_BACK,
     Move(State.UNKNOWN, "window and horizon over, and the facilitator never had it", State.CLOSED),
     Move(State.REFUSED, "looked up again", State.REFUSED),
     Move(State.REFUSED, "evidence: settled after all", State.SETTLED),
@@ -167,7 +171,7 @@ UPFRONT_MOVES: Final = (
     Move(State.RUNNING, "failed, cut or lease over; idempotent route, runs left", State.OWED),
     Move(State.RUNNING, "failed, cut or lease over; another route, or no runs left", State.REFUND_DUE),
     Move(State.OWED, "the same request again", State.RUNNING),
-    Move(State.REFUND_DUE, "refunded: the ledger's contrary entry in one transaction", State.REFUNDED),
+    *_PAID_BACK,
     Move(State.UNKNOWN, "window and horizon over, and the facilitator never had it", State.CLOSED),
     Move(State.REFUSED, "window and horizon over", State.CLOSED),
     Move(State.CLOSED, "verified: claimed anew", State.SETTLING),

@@ -24,7 +24,7 @@ from farthing.world.pending import Pending
 
 _DUE: Final = (
     "SELECT c.claim, c.payment_id, s.epoch, c.flow, c.network, c.asset, c.payer, c.pay_to, c.amount, c.resource, "
-    "COALESCE(l.posted_at, 0), r.signer, r.payment, r.valid_before, r.series, r.turn_at, r.note "
+    "s.settlement_tx, COALESCE(l.posted_at, 0), r.signer, r.payment, r.valid_before, r.series, r.turn_at, r.note "
     "FROM seller_state AS s JOIN seller_claim AS c ON c.claim = s.claim "
     "LEFT JOIN seller_ledger AS l ON l.claim = c.claim AND l.settlement_tx = s.settlement_tx "
     "LEFT JOIN seller_refund AS r ON r.claim = c.claim "
@@ -108,8 +108,9 @@ def _due(row: tuple[Any, ...]) -> RefundDue:
         pay_to=row[7],
         amount=int(row[8]),
         resource=row[9],
-        settled_at=row[10],
-        record=None if row[11] is None else _record(row[11:]),
+        transaction=row[10],
+        settled_at=row[11],
+        record=None if row[12] is None else _record(row[12:]),
     )
 
 
