@@ -526,8 +526,8 @@ def test_S2_a_refund_is_booked_once_whoever_books_it(shop: Any, bank: Bank) -> N
 
 
 def test_S2_a_facilitators_success_for_something_else_books_nothing(on_file: Any, bank: Bank) -> None:
-    owe(on_file)
     bank.extensions = ()
+    owe(on_file)
     settle = bank.settle
 
     async def lying(payment: Any, requirements: Any, *, idempotency_key: str) -> Any:
