@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from marketplace import Market, User, leave_open
 
+from farthing.seller.refunds import RefundRecord
 from farthing.seller.states import State
 from farthing.seller.store import SellerPayment
+from farthing.world.seller_refunds import SellerRefunds
 from farthing.world.seller_store import SellerStore
 
 
@@ -61,6 +63,16 @@ def test_what_a_seller_owes_is_listed(user: User, monkeypatch: pytest.MonkeyPatc
     assert b"0.01 USDC to 0x1111" in done.stdout
     assert user.call(*listing, "--json").json["price"] == "0.01"
     assert set(wanted) == {State.REFUND_DUE}
+    assert user.call(*listing, "--json").json["refund"] is None
+    signer = "0x" + "44" * 20
+    records: dict[str, RefundRecord] = {}
+    monkeypatch.setattr(SellerRefunds, "under_way", lambda *_, **__: records)
+    for payment, words in ((b"", "waits until the payment is final"), (b"{}", "is under way")):
+        record = RefundRecord(signer, payment, 1, 0, 1, "fund it")
+        records["pay_1"] = record
+        assert f"its refund by {signer} {words}. fund it" in user.call(*listing).stdout.decode()
+        said = user.call(*listing, "--json").json["refund"]
+        assert said == {"signer": signer, "signed": bool(payment), "note": "fund it"}
 
 
 def test_B2_the_kill_switch_is_a_command_and_holds_in_other_processes(market: Market, user: User) -> None:

@@ -19,7 +19,7 @@ from x402.schemas import PaymentPayload as OfficialPayload
 from x402.schemas import PaymentRequirements as OfficialRequirements
 
 from farthing.errors import ConfigError, FacilitatorUnavailable
-from farthing.protocol.facilitator import Settled, Unknown
+from farthing.protocol.facilitator import PAYMENTS_MAX, Settled, Unknown
 from farthing.protocol.messages import SettlementResponse
 from farthing.services.facilitator.auth import Tokens, check_binding
 from farthing.services.facilitator.service import FacilitatorService
@@ -69,7 +69,35 @@ def test_our_own_client_settles_and_finds(pyevm: Any) -> None:
             status = await remote.find(payment.payment_id)
             assert status is not None
             assert status.transaction == outcome.response.transaction
-            assert await remote.find("pay_" + "0" * 64) is None
+            nobody = "pay_" + "0" * 64
+            assert await remote.find(nobody) is None
+            assert await remote.find_many(()) == ()
+            (one,) = await remote.find_many((nobody, payment.payment_id, nobody))
+            assert (one.payment_id, one.state, one.transaction) == (status.payment_id, status.state, status.transaction)
+            await remote.aclose()
+
+    asyncio.run(run())
+
+
+def test_A1_so_many_payments_are_looked_up_at_once_and_no_more(pyevm: Any) -> None:
+    async def run() -> None:
+        async with served(pyevm.service(), TOKENS) as client:
+            ids = [f"pay_{number:064x}" for number in range(PAYMENTS_MAX + 1)]
+            for asked, headers, status in (
+                ({"paymentIds": ids[:-1]}, AUTHORIZED, 200),
+                ({"paymentIds": ids}, AUTHORIZED, 400),
+                ({"paymentIds": ["p" * 129]}, AUTHORIZED, 400),
+                ({"paymentIds": [7]}, AUTHORIZED, 400),
+                ([], AUTHORIZED, 400),
+                ({"paymentIds": []}, {}, 401),
+            ):
+                answer = await client.post("/payments", json=asked, headers=headers)
+                assert answer.status_code == status, answer.text
+                if status == 400:
+                    assert answer.headers["content-type"] == PROBLEM
+            remote = RemoteFacilitator(str(client.base_url), headers=AUTHORIZED)
+            with pytest.raises(FacilitatorUnavailable, match="400"):
+                await remote.find_many(tuple(ids))
             await remote.aclose()
 
     asyncio.run(run())

@@ -96,6 +96,16 @@ def test_no_move_leads_from_a_settlement_to_a_claim() -> None:
         assert not allowed(source, State.VOID)
 
 
+def test_F3_nothing_leads_from_a_delivery_to_another_one() -> None:
+    """Whatever becomes of its block: while nobody knows, and after."""
+    reached, fresh = set(), {State.DELIVERED}
+    while fresh:
+        reached |= fresh
+        fresh = {target for source in reached for target in State if allowed(source, target)} - reached
+    assert reached == {State.DELIVERED, State.UNKNOWN_DELIVERED, State.LOSS}
+    assert not any(allowed(State.LOSS, target) for target in State)
+
+
 def test_S1_a_claim_is_made_once(store: Any) -> None:
     assert store.make_claim(MakeClaim(claim())).result() == Claimed(1, ANY)
     again = store.make_claim(MakeClaim(claim())).result()

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -23,29 +24,34 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from farthing.networks import KNOWN, Token
-from farthing.seller import admit, conclude, known, settling
+from farthing.seller import admit, conclude, known, refunding, settling
 from farthing.servers import Seller, current_payment, keeping
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.world.crash import CRASH_AT
 from farthing.world.facilitator_client import RemoteFacilitator
+from farthing.world.keys import LocalSigner
 
 # A test does not wait for minutes until a dead process's lease is over; a settlement takes a second on a busy machine.
 LEASE_SECONDS = 5
 WINDOW_SECONDS = 20
 LEASES = ("WORK_LEASE_SECONDS", "SETTLE_LEASE_SECONDS", "DELIVERY_LEASE_SECONDS")
+# Between two rounds of a caretaker.
+PAUSE_SECONDS = 0.3
 BODY = b"what was paid for"
 # Places that are no effects: in the handler, and between the first byte and the last.
 IN_HANDLER, IN_ANSWER = "in:handler", "in:answer"
 
 
 def shorten_leases() -> None:
-    modules: tuple[types.ModuleType, ...] = (admit, conclude, known, settling, keeping)
+    modules: tuple[types.ModuleType, ...] = (admit, conclude, known, refunding, settling, keeping)
     for module in modules:
         for name in LEASES:
             if hasattr(module, name):
                 setattr(module, name, LEASE_SECONDS)
         if hasattr(module, "HORIZON_SECONDS"):
             setattr(module, "HORIZON_SECONDS", 1)  # noqa: B010 - not every module has it
+    for name in ("TURN_SECONDS", "LOOK_AGAIN_SECONDS", "RETRY_SECONDS"):
+        setattr(refunding, name, 1)
 
 
 def note(path: Path, line: str) -> None:
@@ -71,7 +77,7 @@ class Counting:
         return await self._perform(effect)
 
 
-def make_app(folder: Path, order: dict[str, Any]) -> Any:
+def make_seller(folder: Path, order: dict[str, Any]) -> Seller:
     devnet = order["devnet"]
     token = Token(
         network=devnet["network"],
@@ -88,12 +94,19 @@ def make_app(folder: Path, order: dict[str, Any]) -> Any:
         pay_to=order["pay_to"],
         network=devnet["network"],
         networks=KNOWN.with_token(token),
+        refund_signer=LocalSigner.from_hex(order["refund_key"]) if "refund_key" in order else None,
     )
     seller.price("GET /kept", "$0.01")
     # A payment of which only the crashed process knew whether it was to be settled waits until its window is over.
     seller.price("GET /unkept", "$0.01", store_response=False, max_timeout_seconds=WINDOW_SECONDS)
     seller.price("GET /upfront", "$0.01", payment_flow="upfront")
     seller.price("POST /job", "$0.01")
+    seller.price("POST /lost", "$0.01", payment_flow="upfront")
+    return seller
+
+
+def make_app(folder: Path, order: dict[str, Any]) -> Any:
+    seller = make_seller(folder, order)
     place = order.get("crash_at", "")
 
     def run() -> None:
@@ -107,6 +120,11 @@ def make_app(folder: Path, order: dict[str, Any]) -> Any:
         run()
         await asyncio.sleep(0)
         return PlainTextResponse(BODY)
+
+    async def lost(_: Any) -> PlainTextResponse:
+        run()
+        await asyncio.sleep(0)
+        return PlainTextResponse("it broke", 500)
 
     async def streamed(_: Any) -> StreamingResponse:
         run()
@@ -125,6 +143,7 @@ def make_app(folder: Path, order: dict[str, Any]) -> Any:
             Route("/unkept", plain),
             Route("/upfront", streamed),
             Route("/job", plain, methods=["POST"]),
+            Route("/lost", lost, methods=["POST"]),
         ]
     )
     if order.get("count"):
@@ -141,10 +160,23 @@ def make_app(folder: Path, order: dict[str, Any]) -> Any:
     return app
 
 
+def care(folder: Path, order: dict[str, Any]) -> None:
+    """Be a caretaker without a shop: for so many rounds, unless it is killed at its place before."""
+    seller = make_seller(folder, order)
+    for _ in range(order["care"]):
+        seller.care()
+        time.sleep(PAUSE_SECONDS)
+    seller.close()
+
+
 def serve(folder: Path, order: dict[str, Any]) -> None:
     place = order.get("crash_at", "")
     if place and not place.startswith("in:"):
         os.environ[CRASH_AT] = place
+    if "care" in order:
+        os.write(1, (json.dumps({"pid": os.getpid(), "url": ""}) + "\n").encode())
+        care(folder, order)
+        return
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)
     app = make_app(folder, order)
     said = {"pid": os.getpid(), "url": f"http://127.0.0.1:{listening.getsockname()[1]}"}

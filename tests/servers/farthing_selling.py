@@ -21,6 +21,7 @@ from farthing.evm.signing import SignTypedData
 from farthing.flow import Now, RandomBytes, drive
 from farthing.mechanisms.exact_evm import ExactEvmBuyer, ExactEvmSeller
 from farthing.mechanisms.interface import SignedPayment
+from farthing.networks import KNOWN, Networks
 from farthing.protocol.codec import decode_payment, decode_payment_required, encode_payment
 from farthing.protocol.facilitator import Outcome, PaymentStatus, Settled
 from farthing.protocol.messages import (
@@ -115,7 +116,14 @@ def make_seller(folder: Path, facilitator: Any, **options: Any) -> Seller:
     return Seller(facilitator=facilitator, store=store, **settings)
 
 
-def sign(required: str, *, index: int = 0, nonce: bytes | None = None, with_resource: bool = True) -> str:
+def sign(
+    required: str,
+    *,
+    index: int = 0,
+    nonce: bytes | None = None,
+    with_resource: bool = True,
+    networks: Networks = KNOWN,
+) -> str:
     """Pay the offer of a PAYMENT-REQUIRED header, for real; gives the value of PAYMENT-SIGNATURE."""
     offers = decode_payment_required(required)
     offer = offers.offers[index]
@@ -128,7 +136,7 @@ def sign(required: str, *, index: int = 0, nonce: bytes | None = None, with_reso
         assert isinstance(effect, SignTypedData)
         return KEY.sign_typed_data(effect.message)
 
-    prepared = drive(ExactEvmBuyer().pay(offer.requirements, payer=address(), nonce=nonce), perform)
+    prepared = drive(ExactEvmBuyer(networks).pay(offer.requirements, payer=address(), nonce=nonce), perform)
     payment = encode_payment(
         accepted=offer.raw,
         payload=prepared.payload,

@@ -40,6 +40,11 @@ SETTLED_WITHIN_SECONDS = 60.0
 CLIENT_SECONDS = 30.0
 
 
+def method_of(path: str) -> str:
+    """The method that a path of the town's sellers takes."""
+    return "POST" if path in {"/job", "/lost"} else "GET"
+
+
 class Running(NamedTuple):
     """A seller's process."""
 
@@ -75,7 +80,7 @@ class Purchase:
 
     @property
     def method(self) -> str:
-        return "POST" if self.path == "/job" else "GET"
+        return method_of(self.path)
 
     @property
     def served(self) -> int:
@@ -123,7 +128,7 @@ class Town:
 
     async def offer(self, client: aiohttp.ClientSession, url: str, path: str, *, identified: bool = False) -> Purchase:
         """Ask what it costs, and sign for it; `identified` with a payment-identifier."""
-        method = "POST" if path == "/job" else "GET"
+        method = method_of(path)
         async with client.request(method, url + path) as answer:
             assert answer.status == 402, await answer.text()
             return self.sign(path, answer.headers["PAYMENT-REQUIRED"], identified=identified)
@@ -174,6 +179,8 @@ class Town:
             if not (said == "payment-used" and purchase.end == "served"):
                 purchase.end = said
             return True
+        if purchase.path == "/lost" and answer.status == 500:
+            return False
         assert answer.status in {402, 409, 503}, (answer.status, body)
         return False
 

@@ -37,7 +37,7 @@ def test_S2_a_refund_is_booked_once_against_what_was_paid(owed: Any) -> None:
     assert (back.payer, back.pay_to, back.amount, back.transaction) == (PAY_TO, KEY.address, 10_000, REFUND)
     assert (back.network, back.asset) == (paid.network, paid.asset)
     got = owed.send("POST", TARGET, owed.paid)
-    assert (got.status, got.json["transaction"], owed.work.ran) == (409, TRANSACTION, 1)
+    assert (got.status, got.json["transaction"], owed.work.ran) == (409, REFUND, 1)
 
 
 def test_S2_of_two_that_book_a_refund_at_once_one_does(owed: Any) -> None:

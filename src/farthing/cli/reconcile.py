@@ -18,6 +18,7 @@ from farthing.errors import ConfigError, NodeError, StoreError
 if TYPE_CHECKING:
     from farthing.buyer.reconcile import Finding
     from farthing.networks import Networks
+    from farthing.seller.refunds import RefundRecord
 
 EXIT_FOUND_OUT: Final = 0
 EXIT_OWING: Final = 1
@@ -190,6 +191,10 @@ def _sum(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {_WORDS[verdict]}" for verdict, count in counts.items()) + "."
 
 
+def _refund_of(record: RefundRecord) -> dict[str, Any]:
+    return {"signer": record.signer, "signed": bool(record.payment), "note": record.note}
+
+
 def _list_owed(store: str, table: Networks, *, as_json: bool) -> int:
     from farthing.cli.payments import price_of  # noqa: PLC0415 - the two modules know each other
     from farthing.seller.states import State  # noqa: PLC0415 - heavy parts only when run
@@ -200,16 +205,21 @@ def _list_owed(store: str, table: Networks, *, as_json: bool) -> int:
     opened = SellerStore(store)
     try:
         owed = opened.payments(State.REFUND_DUE, limit=OWED_MAX)
+        records = opened.refunds.under_way(limit=OWED_MAX)
     finally:
         opened.close()
     for each in owed:
         price, symbol = price_of(table, each.network, each.asset, each.amount)
+        record = records.get(each.payment_id)
+        refund = {} if record is None else _refund_of(record)
         if as_json:
-            print(
-                json.dumps(msgspec.to_builtins(each) | {"price": price, "symbol": symbol, "amount": str(each.amount)})
-            )
+            more = {"price": price, "symbol": symbol, "amount": str(each.amount), "refund": refund or None}
+            print(json.dumps(msgspec.to_builtins(each) | more))
         else:
             print(plain(f"{each.payment_id}  {price} {symbol} to {each.payer}  {each.resource}  {each.transaction}"))
+            if refund:
+                what = "is under way" if refund["signed"] else "waits until the payment is final"
+                print(plain(f"  its refund by {refund['signer']} {what}. {refund['note']}".rstrip()))
     if not as_json:
         print(f"{len(owed)} refunds are due." if owed else "Nothing is owed.")
     return EXIT_OWING if owed else EXIT_FOUND_OUT

@@ -7,7 +7,7 @@ is unknown, and whatever is unknown is not served).
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol, TypeAlias
+from typing import Annotated, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -26,6 +26,11 @@ from farthing.protocol.messages import (
 SETTLEMENT_PENDING = "settlement_pending"
 # Somebody already was told of this payment's success (SAFETY F1).
 DUPLICATE_SETTLEMENT = "duplicate_settlement"
+
+# Payments that `POST /payments` takes at once: 14 KB of ids, and some 100 KB of answers.
+PAYMENTS_MAX = 200
+# A payment id has 68 characters.
+PAYMENT_ID_MAX_CHARS = 128
 
 HTTP_OK = 200
 HTTP_CLIENT_ERRORS = range(400, 500)
@@ -83,6 +88,21 @@ class PaymentStatus(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     idempotency_key_digest: str = ""
 
 
+class PaymentsAsked(msgspec.Struct, frozen=True, rename="camel"):
+    """What `POST /payments` is sent: at most `PAYMENTS_MAX` payment ids."""
+
+    payment_ids: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=PAYMENT_ID_MAX_CHARS)], ...],
+        msgspec.Meta(max_length=PAYMENTS_MAX),
+    ]
+
+
+class PaymentsFound(msgspec.Struct, frozen=True):
+    """What it answers: of each payment that is known there what `/payments/{id}` says, without its confirmations."""
+
+    payments: tuple[PaymentStatus, ...]
+
+
 def digest_of_key(idempotency_key: str) -> str:
     """Give what `/payments` says of a key: its SHA-256 in hex, by which who has the key knows its own payment."""
     return hashlib.sha256(idempotency_key.encode()).hexdigest()
@@ -114,6 +134,15 @@ class Facilitator(Protocol):
         ...
 
 
+@runtime_checkable
+class FindsMany(Protocol):
+    """What a facilitator has beside the others that is asked about many payments at once."""
+
+    async def find_many(self, payment_ids: tuple[str, ...]) -> tuple[PaymentStatus, ...]:
+        """Say what became of these payments, at most `PAYMENTS_MAX`. Raises `FacilitatorUnavailable`."""
+        ...
+
+
 class Verify(Effect[VerifyResponse], frozen=True):
     """Have the facilitator verify `payment` against `requirements`. Raises `FacilitatorUnavailable`."""
 
@@ -133,6 +162,16 @@ class FindPayment(Effect["PaymentStatus | None"], frozen=True):
     """Ask the facilitator what became of a payment. Raises `FacilitatorUnavailable`."""
 
     payment_id: str
+
+
+class FindPayments(Effect["dict[str, PaymentStatus | None]"], frozen=True):
+    """Ask the facilitator what became of at most `PAYMENTS_MAX` payments; None for one that it does not know.
+
+    One that takes one question at a time is not asked about all of them: the others are left out. Raises
+    `FacilitatorUnavailable`.
+    """
+
+    payment_ids: tuple[str, ...]
 
 
 def read_settlement(status: int, body: bytes) -> Outcome:

@@ -13,6 +13,7 @@ import msgspec
 from farthing.errors import FacilitatorUnavailable
 from farthing.flow import Flow, Now
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, amount_of
+from farthing.seller.following import follow
 from farthing.seller.known import move_on
 from farthing.seller.payment import Payment
 from farthing.seller.settling import HORIZON_SECONDS, look_again, reconcile
@@ -28,15 +29,23 @@ LOOK_AGAIN_SECONDS: Final = 30
 ARCHIVE_MAX: Final = 500
 
 
-def care(*, limit: int = ROUND_MAX) -> Flow[int]:
-    """Move what nobody works on to where it belongs, and what is over out of the way; gives how many were touched."""
+class Cared(msgspec.Struct, frozen=True):
+    """What a round came to: how many payments were touched, and the ids of those that are lost."""
+
+    touched: int
+    losses: tuple[str, ...]
+
+
+def care(*, limit: int = ROUND_MAX) -> Flow[Cared]:
+    """Move what nobody works on to where it belongs, and what is over out of the way."""
     now_seconds = yield from Now()
     closing_before = now_seconds - HORIZON_SECONDS
     stale = yield from FindStale(now_seconds, closing_before, limit)
     for each in stale:
         yield from _care_for(each)
-    archived = yield from Archive(closing_before, ARCHIVE_MAX)
-    return len(stale) + archived
+    followed = yield from follow()
+    archived = yield from Archive(closing_before, ARCHIVE_MAX, followed.over)
+    return Cared(len(stale) + followed.moved + archived, followed.losses)
 
 
 def _care_for(stale: Stale) -> Flow[None]:

@@ -14,10 +14,13 @@ from farthing.seller.settling import (
     DELIVERY_LEASE_SECONDS,
     HORIZON_SECONDS,
     SETTLE_LEASE_SECONDS,
+    lost,
+    pending_of,
     receipt_header,
     reconcile,
     reconsider,
     refund_due,
+    refunded,
     refused,
 )
 from farthing.seller.states import Relation, Reply, State, after_lease, reply_of
@@ -100,12 +103,23 @@ _GOING_ON: Final[Mapping[Reply, Callable[[Ticket, Known], Flow[Serve | Deliver |
 )
 
 
-def refusal(found: Known, reply: Reply) -> Answer:
-    """Write the answer to a request that is neither served nor claimed; it names the payment."""
+def _not_settled(found: Known, reply: Reply) -> Answer:
     if reply is Reply.REFUSED:
         return refused(found.payment_id, found.network, found.payer, found.reason, found.transaction)
-    if reply is Reply.REFUND:
-        return refund_due(found.payment_id, found.transaction)
+    return pending_of(found.payment_id, found.network, found.payer, found.transaction)
+
+
+_AFTER_SETTLEMENT: Final[Mapping[Reply, Callable[[str, str], Answer]]] = MappingProxyType(
+    {Reply.REFUND: refund_due, Reply.REFUNDED: refunded, Reply.LOSS: lost}
+)
+
+
+def refusal(found: Known, reply: Reply) -> Answer:
+    """Write the answer to a request that is neither served nor claimed; it names the payment."""
+    if reply is Reply.REFUSED or reply is Reply.DOUBTED:
+        return _not_settled(found, reply)
+    if reply in _AFTER_SETTLEMENT:
+        return _AFTER_SETTLEMENT[reply](found.payment_id, found.transaction)
     if reply is Reply.NOT_CHARGED:
         detail = "The handler was cut short by a crash and this payment was not charged. Sign a new payment."
         return problem(409, "payment-aborted", "Not charged", detail, paymentId=found.payment_id)

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import msgspec
 
 from farthing.errors import ConfigError
+from farthing.evm.signing import Signer
 from farthing.seller.pricing import Way
 from farthing.seller.states import PaymentFlow, Taking
 
@@ -61,6 +62,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     store_response: bool = True
     shared_cache: bool = False
     payment_identifier: Taking = Taking.OFF
+    # Who pays back what was settled and can't be served; None: the seller's own, if it has one.
+    refund_signer: Signer | None = None
     # `regex` folds the case of letters, `exact` does not; both are of the same expression.
     regex: re.Pattern[str] = NEVER
     exact: re.Pattern[str] = NEVER

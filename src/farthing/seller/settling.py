@@ -47,8 +47,9 @@ _TOLD_ANOTHER: Final = frozenset({DUPLICATE_SETTLEMENT, "invalid_exact_evm_nonce
 # How soon a refused payment is looked up again: more often than a block comes there is nothing new.
 RECHECK_SECONDS: Final = 2
 # How a facilitator names the states in which the payment is on chain, or will never be (`docs/facilitator.md`).
-_FOUND_SETTLED: Final = frozenset({"confirmed", "final", "settled"})
-_FOUND_REFUSED: Final = frozenset({"refused"})
+FOUND_SETTLED: Final = frozenset({"confirmed", "final", "settled"})
+FOUND_FINAL: Final = frozenset({"final"})
+FOUND_REFUSED: Final = frozenset({"refused"})
 
 Held = Literal["held"]
 
@@ -281,7 +282,7 @@ def _settle_again(
 
 def _outcome_of(status: PaymentStatus, ticket: Ticket) -> Outcome:
     payment = ticket.payment
-    if status.state in _FOUND_SETTLED and status.transaction:
+    if status.state in FOUND_SETTLED and status.transaction:
         same = (
             status.network == payment.network
             and status.pay_to.lower() == payment.pay_to.lower()
@@ -294,7 +295,7 @@ def _outcome_of(status: PaymentStatus, ticket: Ticket) -> Outcome:
             success=True, transaction=status.transaction, network=payment.network, payer=payment.payer
         )
         return Settled(response)
-    if status.state in _FOUND_REFUSED:
+    if status.state in FOUND_REFUSED:
         return Refused(status.reason or "invalid_transaction_state", "", status.transaction, payment.payer)
     return Unknown(SETTLEMENT_PENDING, "", status.transaction)
 
@@ -319,20 +320,25 @@ def receipt_header(receipt: str) -> str:
 
 def pending(ticket: Ticket, transaction: str) -> Answer:
     """Say that nobody knows yet, and that the same payment is to be sent again: 402 without an offer."""
+    return pending_of(ticket.payment_id, ticket.payment.network, ticket.payment.payer, transaction)
+
+
+def pending_of(payment_id: str, network: str, payer: str, transaction: str) -> Answer:
+    """Say the same of a payment that is on record."""
     settlement = SettlementResponse(
         success=False,
         transaction=transaction,
-        network=ticket.payment.network,
+        network=network,
         error_reason=SETTLEMENT_PENDING,
         error_message="The settlement is not confirmed yet. Send the same payment again; do not sign another one.",
-        payer=ticket.payment.payer,
+        payer=payer,
     )
     return payment_failed(
         settlement,
         kind="settlement-pending",
         title="The payment is not confirmed yet",
         detail="Send the same request with the same payment again; do not sign another one.",
-        payment_id=ticket.payment_id,
+        payment_id=payment_id,
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
@@ -356,6 +362,19 @@ def refund_due(payment_id: str, transaction: str) -> Answer:
     detail = "The payment was settled, but its response was lost. A refund is due; name the payment and transaction."
     title = "A refund is due"
     return problem(409, "refund-due", title, detail, paymentId=payment_id, transaction=transaction)
+
+
+def refunded(payment_id: str, transaction: str) -> Answer:
+    """Say that the payment was paid back, by this transaction."""
+    detail = "The payment was settled and could not be served. It was paid back; the transaction named is the refund's."
+    title = "The payment was refunded"
+    return problem(409, "payment-refunded", title, detail, paymentId=payment_id, transaction=transaction)
+
+
+def lost(payment_id: str, transaction: str) -> Answer:
+    """Say that the settlement was taken back with its block, and refused in the end."""
+    detail = "The payment's block was lost, and it can't be settled any more. Sign a new payment for another answer."
+    return problem(409, "payment-lost", "The payment was lost", detail, paymentId=payment_id, transaction=transaction)
 
 
 def lost_lease(ticket: Ticket) -> Answer:

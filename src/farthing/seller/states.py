@@ -31,6 +31,10 @@ class State(enum.StrEnum):
     REFUND_DUE = "refund_due"
     REFUNDED = "refunded"
     CLOSED = "closed"
+    # The block of a settlement that was booked was lost: what it bought waits for its buyer, or was delivered.
+    UNKNOWN_SETTLED = "unknown_settled"
+    UNKNOWN_DELIVERED = "unknown_delivered"
+    LOSS = "loss"
 
 
 class PaymentFlow(enum.StrEnum):
@@ -81,8 +85,25 @@ class Reply(enum.StrEnum):
     REFUSED = "402, the same reason, no offer"
     ASK = "asks whether it was settled after all; else 402, the same reason, no offer"
     REFUND = "409, naming the transaction: a refund is due"
+    REFUNDED = "409, naming the refund's transaction"
+    DOUBTED = "402 with PAYMENT-RESPONSE pending, Retry-After, no offer"
+    LOSS = "409, naming the payment: its settlement was lost"
     OFFER = "402 with an offer"
 
+
+_PAID_BACK: Final = (
+    Move(State.REFUND_DUE, "refunded: the ledger's contrary entry in one transaction", State.REFUNDED),
+    Move(State.REFUND_DUE, "its block was lost, and it was refused in the end: nothing is owed", State.CLOSED),
+)
+# What becomes of a delivered payment whose block is lost. It never comes to where something is delivered.
+_AFTER_DELIVERY: Final = (
+    Move(State.DELIVERED, "window and horizon over: looked up; not final yet", State.DELIVERED),
+    Move(State.DELIVERED, "its block was lost", State.UNKNOWN_DELIVERED),
+    Move(State.DELIVERED, "its block was lost, and it was refused in the end: booked", State.LOSS),
+    Move(State.UNKNOWN_DELIVERED, "looked up; settled by another transaction: booked anew", State.UNKNOWN_DELIVERED),
+    Move(State.UNKNOWN_DELIVERED, "evidence: settled again", State.DELIVERED),
+    Move(State.UNKNOWN_DELIVERED, "evidence: refused in the end: the ledger's contrary entry", State.LOSS),
+)
 
 # The response and the intent to settle are one commit, so that EXECUTED of the proposal is never on record alone.
 AUTHORIZATION_MOVES: Final = (
@@ -106,7 +127,7 @@ AUTHORIZATION_MOVES: Final = (
     Move(State.SETTLED, "lease over: another caller takes the delivery", State.SETTLED),
     Move(State.SETTLED, "all bytes out", State.DELIVERED),
     Move(State.SETTLED, "lease over, no response kept", State.REFUND_DUE),
-    Move(State.REFUND_DUE, "refunded: the ledger's contrary entry in one transaction", State.REFUNDED),
+    *_PAID_BACK,
     Move(State.UNKNOWN, "window and horizon over, and the facilitator never had it", State.CLOSED),
     Move(State.REFUSED, "looked up again", State.REFUSED),
     Move(State.REFUSED, "evidence: settled after all", State.SETTLED),
@@ -118,6 +139,13 @@ AUTHORIZATION_MOVES: Final = (
     Move(State.ABORTED, "another fingerprint, verified: claimed, by a route that keeps no response", State.SETTLING),
     Move(State.CLOSED, "verified: claimed anew", State.CLAIMED),
     Move(State.CLOSED, "verified: claimed anew, by a route that keeps no response", State.SETTLING),
+    Move(State.SETTLED, "window and horizon over: known to be final", State.SETTLED),
+    Move(State.SETTLED, "its block was lost", State.UNKNOWN_SETTLED),
+    Move(State.SETTLED, "its block was lost, and it was refused in the end: booked", State.LOSS),
+    Move(State.UNKNOWN_SETTLED, "looked up; settled by another transaction: booked anew", State.UNKNOWN_SETTLED),
+    Move(State.UNKNOWN_SETTLED, "evidence: settled again", State.SETTLED),
+    Move(State.UNKNOWN_SETTLED, "evidence: refused in the end: the ledger's contrary entry", State.LOSS),
+    *_AFTER_DELIVERY,
 )
 
 # Nothing runs between claim and settlement here, so the claim is made in SETTLING; and the run begins in the commit
@@ -143,10 +171,11 @@ UPFRONT_MOVES: Final = (
     Move(State.RUNNING, "failed, cut or lease over; idempotent route, runs left", State.OWED),
     Move(State.RUNNING, "failed, cut or lease over; another route, or no runs left", State.REFUND_DUE),
     Move(State.OWED, "the same request again", State.RUNNING),
-    Move(State.REFUND_DUE, "refunded: the ledger's contrary entry in one transaction", State.REFUNDED),
+    *_PAID_BACK,
     Move(State.UNKNOWN, "window and horizon over, and the facilitator never had it", State.CLOSED),
     Move(State.REFUSED, "window and horizon over", State.CLOSED),
     Move(State.CLOSED, "verified: claimed anew", State.SETTLING),
+    *_AFTER_DELIVERY,
 )
 
 _ALLOWED: Final = frozenset((move.source, move.target) for move in AUTHORIZATION_MOVES + UPFRONT_MOVES)
@@ -171,8 +200,11 @@ SECOND_REQUEST: Final[Mapping[State, Mapping[Relation, Reply]]] = MappingProxyTy
         State.ABORTED: _row(Reply.NOT_CHARGED, Reply.CONFLICT, Reply.CLAIM),
         State.REFUSED: _row(Reply.ASK, Reply.REFUSED, Reply.CONFLICT),
         State.REFUND_DUE: _row(Reply.REFUND, Reply.CONFLICT, Reply.CONFLICT),
-        State.REFUNDED: _row(Reply.REFUND, Reply.CONFLICT, Reply.CONFLICT),
+        State.REFUNDED: _row(Reply.REFUNDED, Reply.CONFLICT, Reply.CONFLICT),
         State.CLOSED: _row(Reply.OFFER, Reply.OFFER, Reply.CLAIM),
+        State.UNKNOWN_SETTLED: _row(Reply.DOUBTED, Reply.CONFLICT, Reply.CONFLICT),
+        State.UNKNOWN_DELIVERED: _row(Reply.SERVED, Reply.CONFLICT, Reply.CONFLICT),
+        State.LOSS: _row(Reply.LOSS, Reply.CONFLICT, Reply.CONFLICT),
     }
 )
 

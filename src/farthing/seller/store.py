@@ -81,7 +81,11 @@ class StoredResponse(msgspec.Struct, frozen=True, gc=False):
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, gc=False):
-    """What a settlement moved: `amount` atomic units of `asset`, from `payer` to `pay_to`."""
+    """What a settlement moved: `amount` atomic units of `asset`, from `payer` to `pay_to`.
+
+    An entry that takes another back, since the block of its transaction was lost, has `lost:` or `loss:` (for good)
+    before the transaction.
+    """
 
     network: str
     asset: str
@@ -182,10 +186,14 @@ class FindStale(Effect["tuple[Stale, ...]"], frozen=True):
 
 
 class Archive(Effect[int], frozen=True):
-    """Move payments that are over, with `valid_before` under this, out of the way: at most `limit`; gives how many."""
+    """Move payments that are over, with `valid_before` under this, out of the way: at most `limit`; gives how many.
+
+    Of those that were delivered the claims in `delivered` alone, which are final.
+    """
 
     valid_before: int
     limit: int
+    delivered: tuple[int, ...] = ()
 
 
 class TakesKeys(Effect[bool], frozen=True):

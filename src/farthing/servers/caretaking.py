@@ -8,9 +8,13 @@ import threading
 import time
 from typing import Final
 
+import msgspec
+
 from farthing.errors import FarthingError
 from farthing.flow import drive
 from farthing.seller.caring import care
+from farthing.seller.refunding import RefundDesk, refund_round
+from farthing.servers.refunds import RefundSigners
 from farthing.world.performers import Performer
 from farthing.world.seller_store import SellerStore
 
@@ -24,12 +28,21 @@ SPOOL_SECONDS: Final = 3_600.0
 log = logging.getLogger("farthing.seller")
 
 
+class Refunding(msgspec.Struct, frozen=True):
+    """What refunds are made with, and by whom they are signed."""
+
+    desk: RefundDesk
+    signers: RefundSigners
+
+
 class Caretaker:
     """Cares for the payments of one store. All processes on a store may have one: each move is made once."""
 
-    def __init__(self, store: SellerStore, performer: Performer) -> None:
+    def __init__(self, store: SellerStore, performer: Performer, refunding: Refunding) -> None:
         """Take store and performer; nothing runs yet."""
-        self._store, self._performer = store, performer
+        self._store, self._performer, self._refunding = store, performer, refunding
+        # Behind which claim the next page of what is owed begins.
+        self._refunds_after = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._process = 0
@@ -48,7 +61,20 @@ class Caretaker:
 
     def round(self) -> int:
         """Care once, now, in this thread; gives how many payments were touched. Raises `FarthingError`."""
-        return drive(care(), self._performer.blocking)
+        cared = drive(care(), self._performer.blocking)
+        for lost in cared.losses:
+            log.error("%s was served, and its settlement is lost for good: booked as a loss", lost)
+        return cared.touched + self._refund() if self._refunding.signers.any else cared.touched
+
+    def _refund(self) -> int:
+        flow = refund_round(self._refunding.desk, after=self._refunds_after)
+        made = drive(flow, self._performer.blocking)
+        self._refunds_after = made.next_after
+        for paid in made.refunded:
+            log.info("%s was refunded by %s", paid.payment_id, paid.transaction)
+        for each in made.troubles:
+            log.warning("the refund of %s waits, and is tried again: %s", each.payment_id, each.why)
+        return len(made.refunded)
 
     def _run(self) -> None:
         pause, swept = FIRST_SECONDS, False

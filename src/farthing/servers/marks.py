@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from farthing.errors import FarthingError
+from farthing.evm.signing import Signer
 from farthing.seller.payment import Payment
 from farthing.seller.pricing import PriceLike, Terms
 from farthing.seller.routes import ANY_METHOD
@@ -45,6 +46,7 @@ class Mark(msgspec.Struct, frozen=True, eq=False):
     store_response: bool
     shared_cache: bool
     payment_identifier: str = ""
+    refund_signer: Signer | None = None
 
 
 class Passed(msgspec.Struct, frozen=True):

@@ -27,9 +27,10 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from farthing.errors import ConfigError, FarthingError
+from farthing.evm.signing import Signer
 from farthing.flow import Flow
 from farthing.mechanisms.batch_credit.seller import BatchCreditSeller
-from farthing.mechanisms.exact_evm import ExactEvmSeller
+from farthing.mechanisms.exact_evm import ExactEvmBuyer, ExactEvmSeller
 from farthing.mechanisms.interface import SellerMechanism
 from farthing.mechanisms.registry import Registry
 from farthing.networks import KNOWN, Networks
@@ -43,6 +44,7 @@ from farthing.seller.answers import Answer, problem
 from farthing.seller.identified import takes
 from farthing.seller.offers import extensions_of
 from farthing.seller.pricing import PriceLike, Terms, Way, at, make_way
+from farthing.seller.refunding import RefundDesk
 from farthing.seller.request import URL_MAX_CHARS, Request, check_base_url, offered_url
 from farthing.seller.routes import (
     ANY_METHOD,
@@ -57,10 +59,11 @@ from farthing.seller.routes import (
 )
 from farthing.seller.states import PaymentFlow
 from farthing.seller.ticket import Verdict
-from farthing.servers.caretaking import Caretaker
+from farthing.servers.caretaking import Caretaker, Refunding
 from farthing.servers.edge import CREDIT_PREFIX, Edge
 from farthing.servers.looking import Looking
 from farthing.servers.marks import AppRoute, Mark, app_routes, paid_mark
+from farthing.servers.refunds import RefundSigners, checked
 from farthing.servers.verifying import NoFacilitator, Verifying
 from farthing.world.performers import Performer, system_handlers
 from farthing.world.seller_store import SellerStore
@@ -90,7 +93,8 @@ class Seller:
     $FARTHING_STORE; large answers are spooled in `spool_folder` (`SellerStore`). `accepts` names several ways to be
     paid at once (`Terms`); `networks` is the table of networks and tokens; `edge` takes commitments, for routes with
     terms on its clearing network; `nodes` gives by network the URLs of its nodes, which are asked about payments whose
-    facilitator does not tell. Raises `ConfigError` for what can't work, where it is written.
+    facilitator does not tell. `refund_signer` (a signer as `Buyer` takes it) pays back what was settled and can't be
+    served. Raises `ConfigError` for what can't work, where it is written.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Seller:
         request_body_max_bytes: int = REQUEST_BODY_MAX_BYTES,
         spool_folder: str | Path | None = None,
         nodes: Mapping[str, Sequence[str]] | None = None,
+        refund_signer: Signer | None = None,
     ) -> None:
         """Check what can be checked without asking anybody, and open the store."""
         self.base_url = check_base_url(base_url)
@@ -128,9 +133,11 @@ class Seller:
         self.facilitator: Facilitator = NoFacilitator() if facilitator is None else facilitator
         verifying = Verifying(self.facilitator, self._kinds, self.store.name)
         on_credit = {} if edge is None else edge.handlers()
-        asking = {**verifying.handlers(), **Looking(nodes or {}).handlers()}
+        signers = RefundSigners(self.base_url, self.routes, refund_signer)
+        asking = {**verifying.handlers(), **Looking(nodes or {}).handlers(), **signers.handlers()}
         self.performer = Performer({**system_handlers(), **self.store.handlers(), **asking, **on_credit})
-        self._caretaker = Caretaker(self.store, self.performer)
+        exact = RefundDesk(ExactEvmBuyer(networks), ExactEvmSeller(networks))
+        self._caretaker = Caretaker(self.store, self.performer, Refunding(exact, signers))
 
     def close(self) -> None:
         """Close the store. Facilitator and edge are their maker's to close."""
@@ -140,7 +147,8 @@ class Seller:
     def care(self) -> int:
         """Care now for payments that nobody asks for, as each process does by itself; gives how many were touched.
 
-        Payments whose owner crashed go where they belong, unknown ones are looked up, and what is over is archived.
+        Payments whose owner crashed go where they belong, unknown ones are looked up, refunds that are due and have a
+        signer are paid, and what is over is archived.
         """
         return self._caretaker.round()
 
@@ -158,6 +166,7 @@ class Seller:
         store_response: bool = True,
         shared_cache: bool = False,
         payment_identifier: Literal["", "off", "optional", "required"] = "",
+        refund_signer: Signer | None = None,
     ) -> Route:
         """Price the requests of `route`, written `"GET /weather/{city}"` (`"GET,POST /x"`; `"/x"` for any method).
 
@@ -167,7 +176,8 @@ class Seller:
         `store_response=False` saves a commit, and ends in a refund where the process dies before the answer is out;
         `shared_cache=True` lets the handler's own caching headers stand. `payment_identifier` says whether clients' ids
         are taken, under which a repeat gets the earlier answer: by default wherever the route keeps its answer.
-        Raises `ConfigError` with file and line.
+        `refund_signer` pays back what was settled and can't be served, instead of the seller's own. Raises
+        `ConfigError` with file and line.
         """
         mark = Mark(
             price=price,
@@ -181,6 +191,7 @@ class Seller:
             store_response=store_response,
             shared_cache=shared_cache,
             payment_identifier=payment_identifier,
+            refund_signer=refund_signer,
         )
         try:
             methods, pattern = parse_route(route)
@@ -201,6 +212,7 @@ class Seller:
         store_response: bool = True,
         shared_cache: bool = False,
         payment_identifier: Literal["", "off", "optional", "required"] = "",
+        refund_signer: Signer | None = None,
     ) -> Callable[[F], F]:
         """Mark a handler as paid; its routes are found in the application. Takes what `price` takes.
 
@@ -219,6 +231,7 @@ class Seller:
             store_response=store_response,
             shared_cache=shared_cache,
             payment_identifier=payment_identifier,
+            refund_signer=refund_signer,
         )
         self._ways(mark, "a marked handler")
         self._marks.append(mark)
@@ -302,6 +315,8 @@ class Seller:
         ways = self._ways(mark, name)
         try:
             expression, weight = compile_pattern(pattern)
+            if mark.refund_signer is not None:
+                checked(mark.refund_signer)
             taking = takes(mark.payment_identifier, PaymentFlow(mark.payment_flow), stores_response=mark.store_response)
         except FarthingError as error:
             raise at(mark.where, name, error) from error
@@ -317,6 +332,7 @@ class Seller:
             store_response=mark.store_response,
             shared_cache=mark.shared_cache,
             payment_identifier=taking,
+            refund_signer=mark.refund_signer,
             regex=re.compile(expression, re.IGNORECASE | re.DOTALL),
             exact=re.compile(expression, re.DOTALL),
             weight=weight,

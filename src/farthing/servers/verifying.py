@@ -14,6 +14,8 @@ from farthing.protocol.codec import encode_json
 from farthing.protocol.facilitator import (
     Facilitator,
     FindPayment,
+    FindPayments,
+    FindsMany,
     Outcome,
     PaymentStatus,
     Settle,
@@ -28,13 +30,15 @@ R = TypeVar("R")
 
 # What a facilitator that takes idempotency keys says among the extensions of `/supported`.
 IDEMPOTENCY_KEYS: Final = "idempotency-key"
+# Payments that a facilitator is asked about in a row that takes one question at a time.
+SINGLES_MAX: Final = 50
 _NO_FACILITATOR: Final = "This seller takes promises alone and has no facilitator."
 
 log = logging.getLogger("farthing.seller")
 
 
 class Verifying:
-    """Performs `Verify`, `Settle`, `FindPayment`, `TakesKeys` and `IsOurs` with one facilitator.
+    """Performs `Verify`, `Settle`, `FindPayment`, `FindPayments`, `TakesKeys` and `IsOurs` with one facilitator.
 
     Copies of one payment that arrive together share one verification: whoever comes first asks, the others wait. A
     facilitator in the process whose `verify` and `settle` never wait for anything may say so by an attribute
@@ -65,6 +69,7 @@ class Verifying:
             Verify: self.verify,
             Settle: self._settle,
             FindPayment: self._find,
+            FindPayments: self._find_many,
             TakesKeys: self._takes_keys,
             IsOurs: self._is_ours,
         }
@@ -138,6 +143,12 @@ class Verifying:
 
     def _find(self, effect: FindPayment) -> Any:
         return self._facilitator.find(effect.payment_id)
+
+    async def _find_many(self, effect: FindPayments) -> dict[str, PaymentStatus | None]:
+        if isinstance(self._facilitator, FindsMany):
+            found = {each.payment_id: each for each in await self._facilitator.find_many(effect.payment_ids)}
+            return {name: found.get(name) for name in effect.payment_ids}
+        return {name: await self._facilitator.find(name) for name in effect.payment_ids[:SINGLES_MAX]}
 
     async def _takes_keys(self, _effect: TakesKeys) -> bool:
         try:

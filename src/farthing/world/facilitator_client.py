@@ -23,6 +23,8 @@ from farthing.protocol.facilitator import (
     Facilitator,
     FindPayment,
     Outcome,
+    PaymentsAsked,
+    PaymentsFound,
     PaymentStatus,
     Settle,
     Unknown,
@@ -57,6 +59,7 @@ Headers: TypeAlias = Mapping[str, str]
 HeadersSource: TypeAlias = Headers | Callable[[], "Headers | Awaitable[Headers]"]
 
 _status_decoder = msgspec.json.Decoder(PaymentStatus)
+_statuses_decoder = msgspec.json.Decoder(PaymentsFound)
 
 
 class RemoteFacilitator:
@@ -146,6 +149,19 @@ class RemoteFacilitator:
             raise self._unavailable(answer, "/payments")
         try:
             return decode_with(_status_decoder, answer.body, what="/payments answer")
+        except RemoteProtocolError as error:
+            raise FacilitatorUnavailable(f"{origin_of(self._base)}/payments: {error}") from error
+
+    async def find_many(self, payment_ids: tuple[str, ...]) -> tuple[PaymentStatus, ...]:
+        """Ask what became of these payments, at most `PAYMENTS_MAX`; those that are not known there are left out.
+
+        Raises `FacilitatorUnavailable`, also where the facilitator has no `POST /payments`.
+        """
+        answer = await self._ask("POST", "/payments", encode_json(PaymentsAsked(payment_ids)))
+        if answer.status != STATUS_OK:
+            raise self._unavailable(answer, "/payments")
+        try:
+            return decode_with(_statuses_decoder, answer.body, what="/payments answer").payments
         except RemoteProtocolError as error:
             raise FacilitatorUnavailable(f"{origin_of(self._base)}/payments: {error}") from error
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from farthing.errors import StoreError
+from farthing.seller.following import Followed
 from farthing.seller.identified import FREE
 from farthing.seller.states import PaymentFlow, State
 from farthing.seller.store import (
@@ -93,9 +94,25 @@ STALE: Final = (
 OVER: Final = (
     "SELECT c.claim, c.payment_id, r.spool FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
     "LEFT JOIN seller_response AS r ON r.claim = c.claim "
-    "WHERE s.state IN ('delivered', 'void', 'aborted', 'closed', 'refunded') AND c.valid_before < ? "
+    "WHERE s.state IN ('void', 'aborted', 'closed', 'refunded') AND c.valid_before < ? "
     "AND NOT EXISTS (SELECT 1 FROM seller_claim AS other "
     "WHERE other.payment_id = c.payment_id AND other.valid_before >= ?) ORDER BY c.claim LIMIT ?"
+)
+DELIVERED_OVER: Final = (
+    "SELECT c.claim, c.payment_id, r.spool FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
+    "LEFT JOIN seller_response AS r ON r.claim = c.claim "
+    "WHERE s.state = 'delivered' AND c.claim IN {} AND c.valid_before < ? "
+    "AND NOT EXISTS (SELECT 1 FROM seller_claim AS other "
+    "WHERE other.payment_id = c.payment_id AND other.valid_before >= ?)"
+)
+FOLLOWED: Final = (
+    "SELECT c.claim, c.payment_id, s.state, s.epoch, c.valid_before, c.network, c.asset, c.payer, c.pay_to, c.amount, "
+    "s.settlement_tx, CASE WHEN l.claim IS NULL THEN 0 ELSE 1 END "
+    "FROM seller_state AS s JOIN seller_claim AS c ON c.claim = s.claim "
+    "LEFT JOIN seller_ledger AS l ON l.claim = c.claim AND l.settlement_tx = s.settlement_tx "
+    "WHERE s.lease_until < ? AND c.valid_before < ? "
+    "AND (s.state IN ('delivered', 'unknown_delivered', 'unknown_settled') "
+    "OR (s.state = 'settled' AND s.reason <> 'followed')) ORDER BY c.claim LIMIT ?"
 )
 ARCHIVE: Final = (
     "INSERT INTO seller_archive (claim, payment_id, epoch, state, fingerprint, request_print, valid_before, network, "
@@ -106,7 +123,7 @@ ARCHIVE: Final = (
 )
 FORGET: Final = tuple(
     f"DELETE FROM {table} WHERE claim IN {{}}"  # noqa: S608 - constants
-    for table in ("seller_response", "seller_state", "seller_claim")
+    for table in ("seller_response", "seller_refund", "seller_state", "seller_claim")
 )
 FREE_IDENTIFIERS: Final = (
     "DELETE FROM seller_identifier WHERE payment_id IN {} "
@@ -135,7 +152,7 @@ LANES: Final = "SELECT value FROM seller_fact WHERE fact = 'lanes'"
 # No two stores draw the same name.
 NAME_SIZE_BYTES: Final = 16
 # A response that nobody will be given is not kept: it would only take room.
-NOTHING_TO_DELIVER: Final = frozenset({State.CLOSED, State.REFUND_DUE, State.VOID, State.ABORTED})
+NOTHING_TO_DELIVER: Final = frozenset({State.CLOSED, State.REFUND_DUE, State.VOID, State.ABORTED, State.LOSS})
 _DROPS_RESPONSE: Final = NOTHING_TO_DELIVER | {State.DELIVERED}
 # 64-bit columns: a window that ends later than that never ends.
 _FOREVER: Final = 2**62
@@ -300,9 +317,12 @@ def _ledger_rows(item: Move) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def archive(connection: Connection, valid_before: int, limit: int) -> tuple[int, list[str]]:
+def archive(connection: Connection, valid_before: int, limit: int, delivered: tuple[int, ...]) -> tuple[int, list[str]]:
     """Move payments that are over into the archive; gives how many, and the spool files that may go."""
     over = connection.execute(OVER, (valid_before, valid_before, limit)).fetchall()
+    for final in pieces(delivered[:limit]):
+        values = (*final, valid_before, valid_before)
+        over += connection.execute(for_list(DELIVERED_OVER, len(final)), values).fetchall()
     for piece in pieces(over):
         claims = [row[0] for row in piece]
         for sql in (ARCHIVE, *FORGET):
@@ -314,6 +334,24 @@ def archive(connection: Connection, valid_before: int, limit: int) -> tuple[int,
 def stale(row: tuple[Any, ...]) -> Stale:
     """Read a row of `STALE`."""
     return Stale(known=known(row[:17]), asset=row[17], pay_to=row[18], amount=int(row[19]))
+
+
+def followed(row: tuple[Any, ...]) -> Followed:
+    """Read a row of `FOLLOWED`."""
+    return Followed(
+        claim=row[0],
+        payment_id=row[1],
+        state=State(row[2]),
+        epoch=row[3],
+        valid_before=row[4],
+        network=row[5],
+        asset=row[6],
+        payer=row[7],
+        pay_to=row[8],
+        amount=int(row[9]),
+        transaction=row[10],
+        is_booked=bool(row[11]),
+    )
 
 
 def name_store(connection: Connection) -> str:

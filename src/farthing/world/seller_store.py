@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from farthing.errors import StoreError
 from farthing.flow import Effect
+from farthing.seller.following import FindFollowed, Followed
 from farthing.seller.states import State, allowed
 from farthing.seller.store import (
     Advance,
@@ -37,6 +38,7 @@ from farthing.world import seller_rows as rows
 from farthing.world.connection import Database
 from farthing.world.database import off_the_loop, open_database
 from farthing.world.pending import Pending
+from farthing.world.seller_refunds import SellerRefunds
 from farthing.world.seller_rows import Move, NewClaim
 from farthing.world.store_url import is_postgres, sqlite_path
 
@@ -59,6 +61,7 @@ class SellerStore:
         self.name = self._database.submit(rows.name_store).result()
         self.spool_folder = Path(spool_folder).expanduser() if spool_folder else _spool_folder(store, self.name)
         self._numbers = _Numbers(self._database)
+        self.refunds = SellerRefunds(self._database)
 
     def close(self) -> None:
         """Close the file; what was submitted is written first."""
@@ -74,7 +77,9 @@ class SellerStore:
             FetchResponse: off_the_loop(self._database, self.fetch_response),
             MarkDelivered: self.mark_delivered,
             FindStale: off_the_loop(self._database, self.find_stale),
+            FindFollowed: off_the_loop(self._database, self.find_followed),
             Archive: self.archive,
+            **self.refunds.handlers(),
         }
 
     def look_up(self, effect: LookUp) -> Known | None:
@@ -150,6 +155,11 @@ class SellerStore:
         values = (effect.now_seconds, effect.closing_before, effect.limit)
         return tuple(rows.stale(row) for row in self._database.fetch(rows.STALE, values))
 
+    def find_followed(self, effect: FindFollowed) -> tuple[Followed, ...]:
+        """Find settled payments that are not known to be final, on a connection for reading."""
+        values = (effect.now_seconds, effect.closing_before, effect.limit)
+        return tuple(rows.followed(row) for row in self._database.fetch(rows.FOLLOWED, values))
+
     def archive(self, effect: Archive) -> Pending[int]:
         """Move payments that are over out of the way, and drop the files of their responses."""
         count = Pending[int]()
@@ -166,7 +176,7 @@ class SellerStore:
             count.resolve(moved)
 
         self._database.submit(
-            lambda connection: rows.archive(connection, effect.valid_before, effect.limit)
+            lambda connection: rows.archive(connection, effect.valid_before, effect.limit, effect.delivered)
         ).add_done_callback(finish)
         return count
 
@@ -220,7 +230,14 @@ class SellerStore:
             posted_at=posted_at,
         )
         refund = Advance(
-            payment_id, found.epoch, State.REFUND_DUE, State.REFUNDED, take_over=True, entry=entry, claim=found.claim
+            payment_id,
+            found.epoch,
+            State.REFUND_DUE,
+            State.REFUNDED,
+            take_over=True,
+            transaction=transaction,
+            entry=entry,
+            claim=found.claim,
         )
         return self.advance(refund).result()
 

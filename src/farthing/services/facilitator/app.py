@@ -20,7 +20,8 @@ from starlette.routing import Route
 from farthing.errors import FacilitatorUnavailable, RateLimited, RemoteProtocolError
 from farthing.facilitator.answers import refusal
 from farthing.facilitator.verify import INVALID_PAYLOAD
-from farthing.protocol.codec import BODY_MAX_BYTES, encode_json
+from farthing.protocol.codec import BODY_MAX_BYTES, decode_with, encode_json
+from farthing.protocol.facilitator import PaymentsAsked, PaymentsFound
 from farthing.protocol.http import IDEMPOTENCY_KEY
 from farthing.protocol.messages import X402_VERSION, VerifyRequest, VerifyResponse
 from farthing.protocol.payment_identifier import CONFLICT
@@ -71,6 +72,7 @@ class _Versions(msgspec.Struct, frozen=True, rename={"x402_version": "x402Versio
 
 
 _versions_decoder = msgspec.json.Decoder(_Versions)
+_asked_decoder = msgspec.json.Decoder(PaymentsAsked)
 
 
 class _Refused(Exception):
@@ -101,6 +103,7 @@ class _App:
             Route("/verify", self._guarded(self._verify, verify_members), methods=["POST"]),
             Route("/settle", self._guarded(self._settle, settle_members), methods=["POST"]),
             Route("/payments/{name}", self._guarded(self._payment), methods=["GET"]),
+            Route("/payments", self._guarded(self._payments), methods=["POST"]),
             # What is public anyway, and what a probe must reach without a secret.
             Route("/supported", self._open(self._supported), methods=["GET"]),
             Route("/healthz", self._open(self._health), methods=["GET"]),
@@ -201,6 +204,15 @@ class _App:
             )
             raise _Refused("not-found", detail)
         return Response(encode_json(status), media_type=JSON)
+
+    async def _payments(self, request: Request, caller: str) -> Response:
+        async with self._bodies.body(request, caller, BODY_MAX_BYTES) as body:
+            try:
+                asked = decode_with(_asked_decoder, body, what="the request")
+            except RemoteProtocolError as error:
+                raise _Refused("malformed-request", str(error), path=error.path) from None
+            found = await self._service.find_many(asked.payment_ids)
+        return Response(encode_json(PaymentsFound(found)), media_type=JSON)
 
     # Operators' endpoints
 

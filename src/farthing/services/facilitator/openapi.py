@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from farthing import __version__
-from farthing.protocol.facilitator import PaymentStatus
+from farthing.protocol.facilitator import PAYMENTS_MAX, PaymentsAsked, PaymentsFound, PaymentStatus
 from farthing.protocol.http import IDEMPOTENCY_KEY
 from farthing.protocol.messages import SettlementResponse, SupportedResponse, VerifyRequest, VerifyResponse
 from farthing.services.facilitator.problems import PROBLEM_JSON, Problem
@@ -31,7 +31,8 @@ _PROBLEMS: Final = {
 
 def openapi_document(*, authenticated: bool) -> dict[str, Any]:
     """Describe the service. `authenticated` says whether bearer tokens are configured."""
-    structs = (VerifyRequest, VerifyResponse, SettlementResponse, SupportedResponse, PaymentStatus, Problem)
+    messages = (VerifyRequest, VerifyResponse, SettlementResponse, SupportedResponse)
+    structs = (*messages, PaymentStatus, PaymentsAsked, PaymentsFound, Problem)
     _, components = msgspec.json.schema_components(structs, ref_template=_REF)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -46,6 +47,7 @@ def openapi_document(*, authenticated: bool) -> dict[str, Any]:
             "/settle": {"post": _settle()},
             "/supported": {"get": _get("supported", "Say which kinds are settled here", _body("SupportedResponse"))},
             "/payments/{id}": {"get": _payment()},
+            "/payments": {"post": _payments()},
             "/healthz": {"get": _health()},
             "/metrics": {
                 "get": _get("metrics", "Counters for Prometheus", _content("text/plain", {"type": "string"}), ("401",))
@@ -104,6 +106,14 @@ def _payment() -> dict[str, Any]:
             "description": "A payment id (`pay_…`) or a transaction hash.",
         }
     ]
+    return operation | _secured()
+
+
+def _payments() -> dict[str, Any]:
+    operation = _get("payments", "Where are my payments", _body("PaymentsFound"))
+    operation["requestBody"] = {"required": True, **_body("PaymentsAsked")}
+    operation["responses"] |= _problems("400", "401", "408", "413", "429", "500", "503")
+    operation["description"] = f"At most {PAYMENTS_MAX} at once; those that are not known are left out."
     return operation | _secured()
 
 

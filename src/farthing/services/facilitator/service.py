@@ -22,12 +22,12 @@ from farthing.facilitator.settle import AwaitOutcome, Call, settle
 from farthing.facilitator.states import CONFIRMED, FINAL, IN_BATCH, READY, RECEIVED, REFUSED
 from farthing.facilitator.store import CountPayments, FindRecord, FindRecordByTransaction, FindRecords, PaymentRecord
 from farthing.facilitator.verify import find_face
-from farthing.flow import Flow, drive_async
+from farthing.flow import Effect, Flow, drive_async
 from farthing.mechanisms.exact_evm import ExactEvmFacilitator
 from farthing.mechanisms.interface import Refusal
 from farthing.mechanisms.registry import Registry
 from farthing.networks import Networks
-from farthing.protocol.facilitator import Outcome, PaymentStatus, Unknown
+from farthing.protocol.facilitator import PAYMENTS_MAX, Outcome, PaymentStatus, Unknown
 from farthing.protocol.messages import (
     PaymentPayload,
     PaymentRequirements,
@@ -328,17 +328,25 @@ class FacilitatorService:
 
     async def find(self, payment_id: str) -> PaymentStatus | None:
         """Say what became of a payment (a payment id or a transaction hash). Raises `FacilitatorUnavailable`."""
-        self._opened()
         by_id = payment_id.startswith("pay_")
         effect = FindRecord(payment_id) if by_id else FindRecordByTransaction(payment_id.lower())
-        try:
-            record = await self._on_loop(self._perform(effect))
-        except StoreError as error:
-            raise FacilitatorUnavailable(str(error)) from error
+        record = await self._look_up(effect)
         if record is None:
             return None
         heights = [lane.head.number for lane in self._lanes_of(record.network) if lane.head is not None]
         return status_of(record, head_number=max(heights, default=None))
+
+    async def find_many(self, payment_ids: tuple[str, ...]) -> tuple[PaymentStatus, ...]:
+        """Say what became of these payments, at most `PAYMENTS_MAX`. Raises `FacilitatorUnavailable`."""
+        records = await self._look_up(FindRecords(payment_ids[:PAYMENTS_MAX]))
+        return tuple(map(status_of, records))
+
+    async def _look_up(self, effect: Effect[R]) -> R:
+        self._opened()
+        try:
+            return await self._on_loop(self._perform(effect))
+        except StoreError as error:
+            raise FacilitatorUnavailable(str(error)) from error
 
     async def health(self) -> dict[str, Any]:
         """What `/healthz` shows: node, store and wallets of each network. `ok` is False where something is broken."""
@@ -372,10 +380,7 @@ class FacilitatorService:
 
     async def measure(self) -> None:
         """Set the gauges that are read from the store. Raises `FacilitatorUnavailable`."""
-        try:
-            counts = await self._on_loop(self._perform(CountPayments()))
-        except StoreError as error:
-            raise FacilitatorUnavailable(str(error)) from error
+        counts = await self._look_up(CountPayments())
         for state in (RECEIVED, READY, IN_BATCH, CONFIRMED):
             self.metrics.open_payments.labels(state).set(counts.get(state, 0))
         self.metrics.waiting_calls.set(len(self.waiting))
