@@ -275,7 +275,12 @@ class Edge:
             else:
                 life.pool.give_back(commitment, taken)
 
-        pending = life.store.log(logged)
+        try:
+            pending = life.store.log(logged)
+        except StoreError:
+            # The queue is full, say: nothing waits for an answer that would give it back.
+            life.pool.give_back(commitment, taken)
+            raise
         pending.add_done_callback(note)
         return pending
 

@@ -58,7 +58,11 @@ class Repeats:
             else:
                 life.pool.give_back(commitment, taken)
 
-        pending = life.store.log_bound(life.logged(effect), bound, now_seconds)
+        try:
+            pending = life.store.log_bound(life.logged(effect), bound, now_seconds)
+        except StoreError:
+            life.pool.give_back(commitment, taken)
+            raise
         pending.add_done_callback(note)
         return pending
 
