@@ -290,6 +290,21 @@ def test_B1_C2_killed_while_the_edge_works_it_is_billed_once_and_known(
     report(capsys, "while the edge works", payer, 1, payer.compare())
 
 
+def test_B1_a_promise_that_is_over_never_leaves_again_and_keeps_its_place(payer: Payer) -> None:
+    path = payer.page()
+    assert payer.buy(path, crash_at="after:RecordPayment")["exit"] == KILLED
+    # By this clock the first one is over, and another one is made, which the edge takes for one of the future.
+    assert payer.buy(path, clock=100)["said"] == "PaymentRefused invalid_signature"
+    journal = Journal(payer.journal)
+    try:
+        (first, second) = sorted(journal.promises(), key=lambda each: each.purchase.valid_before)
+        assert payer.sent()[path] == {dict(second.promise.headers)["Signature"]}
+        assert (first.purchase.state, second.purchase.state) == ("sent", "refused")
+        assert journal.used() == 2 * first.purchase.amount * VALUE
+    finally:
+        journal.close()
+
+
 def test_B1_C2_killed_at_random_again_and_again_nothing_is_billed_twice_or_lost(
     payer: Payer, capsys: pytest.CaptureFixture[str]
 ) -> None:
