@@ -1,14 +1,11 @@
-"""Buys in processes of its own, to be killed: reads orders as lines of JSON, forks for each, and says how it ended.
+"""Buys in processes of its own, to be killed (`forking`).
 
 An order: `{"journal": …, "url": …, "crash_at": "after:RecordPayment", "clock": 0, "file_bytes": 0}`. `clock` is added
-to the system's; `file_bytes` bounds the size of any file that is written, as a full disk does. It answers with
-`{"exit": …}`, a signal as a negative number, and what the process said.
+to the system's; `file_bytes` bounds the size of any file that is written, as a full disk does.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import resource
 import signal
 import sys
@@ -20,6 +17,7 @@ sys.path.append(str(Path(__file__).parents[1] / "clients"))
 
 import httpx2
 from doors import NO_TLS
+from forking import serve
 from shop import NETWORK, SIGNER
 
 from farthing.buyer import Policy
@@ -48,30 +46,5 @@ def buy(order: dict[str, Any]) -> str:
         return type(error).__name__
 
 
-def main() -> None:
-    """Serve orders until there are no more."""
-    for line in sys.stdin:
-        order = json.loads(line)
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.environ["FARTHING_CRASH_AT"] = order.get("crash_at", "")
-            os.write(writing, buy(order).encode())
-            os._exit(0)
-        os.close(writing)
-        if order.get("kill_after_seconds") is not None:
-            time.sleep(order["kill_after_seconds"])
-            os.kill(pid, signal.SIGKILL)
-        else:
-            # Said before the end, so that whoever misbehaves on cue knows whom to kill.
-            sys.stdout.write(json.dumps({"pid": pid}) + "\n")
-            sys.stdout.flush()
-        said = os.read(reading, 4096).decode()
-        _, status = os.waitpid(pid, 0)
-        os.close(reading)
-        sys.stdout.write(json.dumps({"exit": os.waitstatus_to_exitcode(status), "said": said}) + "\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(buy)

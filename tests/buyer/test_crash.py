@@ -5,18 +5,16 @@ Each place kills a process of its own; then the same purchase is made again, and
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import KILLED, Forking
 from shop import SELLER, Handler, Shop, open_shop, response, settle
 
 from farthing.clients import Journal
@@ -24,7 +22,6 @@ from farthing.mechanisms.interface import SignedPayment
 from farthing.protocol.codec import decode_payment
 
 SCRIPT = Path(__file__).with_name("buying_process.py")
-KILLED = -signal.SIGKILL
 PRICE = 10**16
 # Seeded, so that a failure can be repeated.
 RANDOM_KILLS = 20
@@ -44,18 +41,8 @@ class Buying:
 
     def __init__(self, folder: Path, shop: Shop) -> None:
         self.folder, self.shop = folder, shop
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.forking = Forking(SCRIPT)
         self.number = 0
-        self.pid = 0
-
-    def close(self) -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
 
     def fresh(self) -> None:
         """Another purchase, with a journal of its own."""
@@ -66,14 +53,7 @@ class Buying:
 
     def buy(self, **order: Any) -> Any:
         """Have a process buy; how it ended."""
-        assert self.process.stdin
-        assert self.process.stdout
-        facts = {"journal": str(self.path), "url": f"{self.shop.url}/thing", **order}
-        self.process.stdin.write(json.dumps(facts) + "\n")
-        self.process.stdin.flush()
-        if "kill_after_seconds" not in order:
-            self.pid = json.loads(self.process.stdout.readline())["pid"]
-        return json.loads(self.process.stdout.readline())
+        return self.forking.order({"journal": str(self.path), "url": f"{self.shop.url}/thing", **order})
 
     @property
     def path(self) -> Path:
@@ -98,7 +78,7 @@ def buying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buying]:
     with open_shop() as shop:
         made = Buying(tmp_path_factory.mktemp("crash"), shop)
         yield made
-        made.close()
+        made.forking.close()
 
 
 def until_done(buying: Buying, **order: Any) -> Any:
@@ -155,7 +135,7 @@ def test_B1_killed_while_the_seller_works_it_is_paid_once(buying: Buying, when: 
             handler.wfile.write(b"half of")
             handler.wfile.flush()
             time.sleep(0.05)  # for it to be read; too short a time makes it the case before
-        os.kill(buying.pid, signal.SIGKILL)
+        os.kill(buying.forking.pid, signal.SIGKILL)
 
     buying.shop.behaviours["/thing"] = kill
     # The process is named before it has asked for anything: starting a client takes longer than reading a line.

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import msgspec
 
@@ -40,6 +41,8 @@ class Publisher:
         self.seen: list[dict[str, tuple[str, ...]]] = []
         self.refused: list[object] = []
         self.unpaid = 0
+        # Those of its offers.
+        self.extensions: dict[str, Any] | None = None
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.authority = f"127.0.0.1:{self.server.server_port}"
         self.origin = f"http://{self.authority}"
@@ -51,7 +54,8 @@ class Publisher:
         return BatchCreditSeller().complete(offer)
 
     def required(self, url: str, error: str = "") -> str:
-        return pack_payment_required(PaymentRequired(ResourceInfo(url), (self.offer,), error=error or None))
+        resource, offers = ResourceInfo(url), (self.offer,)
+        return pack_payment_required(PaymentRequired(resource, offers, error=error or None, extensions=self.extensions))
 
 
 @contextlib.contextmanager

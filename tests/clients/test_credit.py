@@ -21,8 +21,9 @@ from farthing.errors import ConfigError, FarthingError, PaymentRefused, PaymentU
 from farthing.flow import Effect, Now
 from farthing.mechanisms.batch_credit import judge_line, verify_commitment
 from farthing.mechanisms.batch_credit.verify import SignedCommitment
-from farthing.protocol.codec import decode_payment_required, pack_payment_required
+from farthing.protocol.codec import decode_payment, decode_payment_required, pack_payment_required
 from farthing.protocol.messages import PaymentRequired, PaymentRequirements, ResourceInfo
+from farthing.protocol.payment_identifier import NAME, declaration, identifier_of
 from farthing.signatures import DIRECTORY_PATH, HttpRequest
 from farthing.world.agent_keys import AgentSigner
 from farthing.world.directories import Directories
@@ -314,6 +315,36 @@ def test_B1_a_promise_ahead_whose_answer_is_lost_is_presented_again(publisher: P
     assert get(buyer, publisher.origin + "/2").content == PAGE
     assert publisher.unpaid == 1
     assert len({each.commitment_id for each in publisher.served}) == 2
+
+
+def identifiers(publisher: Publisher) -> list[str]:
+    """The ids of the promises that came."""
+    return [identifier_of(decode_payment(each["payment-signature"][0]).extensions) for each in publisher.seen]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_S7_a_promise_carries_its_purchases_id_asked_for_or_not(publisher: Publisher, buyer: Buyer, door: str) -> None:
+    publisher.extensions = {NAME: declaration(required=True)}
+    publisher.mode = "fail"
+    with pytest.raises(PaymentUnknown):
+        DOORS[door](buyer, publisher.origin + "/a/1")
+    publisher.mode = "fine"
+    for page in ("/a/1", "/a/2"):
+        assert DOORS[door](buyer, publisher.origin + page).content == PAGE
+    # The first page was asked for twice, by the same bytes; the second one's promise came unasked.
+    assert publisher.seen[0] == publisher.seen[1]
+    first, again, ahead = identifiers(publisher)
+    assert first == again != ahead != ""
+    assert publisher.unpaid == 1
+
+
+def test_S7_what_takes_a_refused_promises_place_has_its_id(publisher: Publisher, buyer: Buyer) -> None:
+    publisher.extensions = {NAME: declaration(required=False)}
+    get(buyer, publisher.origin + "/1")
+    publisher.amount = "3000"
+    get(buyer, publisher.origin + "/2")
+    _, refused, instead = identifiers(publisher)
+    assert refused == instead
 
 
 def test_what_is_remembered_is_bounded_and_on_credit_alone() -> None:

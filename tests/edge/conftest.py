@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import `edge_town`, and gives them a town each."""
+"""Lets the tests of this folder import `edge_town` and `forking`, and gives them a town each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "buyer"))
 
 from edge_town import Town
 

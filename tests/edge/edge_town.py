@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import httpx2
 import msgspec
@@ -34,6 +34,7 @@ from farthing.mechanisms.batch_credit import Agent, BatchCreditBuyer
 from farthing.mechanisms.interface import RequestToBind
 from farthing.protocol.codec import decode_payment_required, decode_settlement, encode_payment, pack_json
 from farthing.protocol.messages import SettlementResponse
+from farthing.protocol.payment_identifier import NAME
 from farthing.seller.pricing import Terms
 from farthing.servers.asgi import PaymentMiddleware
 from farthing.servers.edge import Edge
@@ -46,6 +47,7 @@ NETWORK = "clearing:demo"
 PAYEE = "site.example"
 PRICE = 1_000
 SECONDS = 30.0
+Taking: TypeAlias = Literal["", "optional", "required"]
 SELLER_KEY = SigningKey(b"\x08" * 32)
 
 
@@ -69,16 +71,24 @@ class Crawler:
         return self.key.sign(effect.data)
 
     def sign(
-        self, url: str, offer_header: str, *, method: str = "GET", body: bytes = b"", nonce: bytes | None = None
+        self,
+        url: str,
+        offer_header: str,
+        *,
+        method: str = "GET",
+        body: bytes = b"",
+        nonce: bytes | None = None,
+        identifier: Any = None,
     ) -> tuple[dict[str, str], str]:
-        """Sign a request: its header lines, and the commitment's id."""
+        """Sign a request: its header lines, and the commitment's id. `identifier` is its payment-identifier."""
         received = decode_payment_required(offer_header)
         offer = received.offers[0]
         nonce = os.urandom(64) if nonce is None else nonce
         prepared = drive(self.face.pay(offer.requirements, payer="", nonce=nonce), self._perform)
+        named = None if identifier is None else {NAME: {"info": {"required": False, "id": identifier}}}
         header = pack_json(
             encode_payment(
-                accepted=offer.raw, payload=prepared.payload, resource=received.resource_raw, extensions=None
+                accepted=offer.raw, payload=prepared.payload, resource=received.resource_raw, extensions=named
             )
         )
         digest = hashlib.sha256(body).hexdigest() if body else ""
@@ -269,6 +279,10 @@ class Town:
         self.ran: list[str] = []
         self.go_on = threading.Event()
         self.edges: list[Edge] = []
+        self.sellers: list[Seller] = []
+        self.price = "$0.001"
+        # Slow pages go on when so many requests have come, too.
+        self.enough = 1_000_000
         self._ends = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -291,11 +305,14 @@ class Town:
         self.house.credit[crawler.origin] = credit
         self.directory.published[crawler.origin, crawler.agent.key_id] = crawler.key.public_key
 
-    def open_site(self, name: str, *, wsgi: bool = False, **options: Any) -> str:
-        """Open another site with an edge of its own."""
+    def open_site(
+        self, name: str, *, wsgi: bool = False, identified: bool = False, base_url: str = "", **options: Any
+    ) -> str:
+        """Open another site with an edge of its own; one that takes ids for repeats, or stands for another's URL."""
+        place = options.pop("store", f"{name}.sqlite")
         edge = Edge(
             name, network=NETWORK, clearing_house=self.house_url, token="token-of-the-edge", signer=SELLER_KEY,
-            store=self.folder / options.pop("store", f"{name}.sqlite"), keys=self.directory, upload_every_seconds=0.1,
+            store=place if "://" in place else self.folder / place, keys=self.directory, upload_every_seconds=0.1,
             **options,
         )  # fmt: skip
         self.edges.append(edge)
@@ -304,15 +321,20 @@ class Town:
         def make(url: str) -> Any:
             on_credit = Terms(scheme="batch-settlement", network=NETWORK, pay_to=PAYEE)
             seller = Seller(
-                base_url=url,
+                base_url=base_url or url,
                 store=self.folder / f"{name}-seller.sqlite",
                 accepts=[on_credit],
                 edge=edge,
             )
             self._ends.callback(seller.close)
-            for path in ("page/{number}", "fails", "moved", "stream", "slow", "raises", "cookies"):
-                seller.price(f"GET /{path}", "$0.001")
-            seller.price("POST /echo", "$0.002")
+            self.sellers.append(seller)
+            required: Taking = "required" if identified else ""
+            optional: Taking = "optional" if identified else ""
+            for path in ("page/{number}", "fails", "moved", "stream", "slow", "raises", "cookies", "large"):
+                seller.price(
+                    f"GET /{path}", (lambda _facts: self.price) if identified else "$0.001", payment_identifier=optional
+                )
+            seller.price("POST /echo", "$0.002", payment_identifier=required)
             if wsgi:
                 return PaidWSGI(self._work, seller)
             return PaymentMiddleware(
@@ -349,11 +371,13 @@ class Town:
             case "/stream":
                 return StreamingResponse(_parts())
             case "/slow":
-                while not self.go_on.is_set():
+                while not self.go_on.is_set() and len(self.ran) < self.enough:
                     import asyncio  # noqa: PLC0415
 
                     await asyncio.sleep(0.01)
                 return PlainTextResponse("at last")
+            case "/large":
+                return PlainTextResponse("x" * 70_000)
             case "/echo":
                 return Response(await request.body())
             case "/cookies":
@@ -378,12 +402,13 @@ class Town:
 
     def buy(
         self, path: str, *, crawler: Crawler | None = None, method: str = "GET", body: bytes = b"", url: str = "",
-        nonce: bytes | None = None,
+        nonce: bytes | None = None, identifier: Any = None,
     ) -> tuple[Answer, dict[str, str], str]:  # fmt: skip
         """Ask, sign, and send: the answer, the header lines, the commitment's id."""
         signed, commitment_id = (crawler or self.crawler).sign(
-            (url or self.url) + path, self.offer(path, method=method, url=url), method=method, body=body, nonce=nonce
-        )
+            (url or self.url) + path, self.offer(path, method=method, url=url), method=method, body=body, nonce=nonce,
+            identifier=identifier,
+        )  # fmt: skip
         return self.send(path, signed, method=method, body=body, url=url), signed, commitment_id
 
     def _serve(self, app: Any) -> str:

@@ -85,6 +85,8 @@ class ClearingNetwork:
         self.treasury = local.wallet()
         self.payee = local.wallet()
         self.served: list[str] = []
+        # Called while the site works on a page.
+        self.on_page: Callable[[str], object] = self.served.append
         self._ends = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -167,6 +169,13 @@ url = "{self.site_url}"
 [[route]]
 route = "GET /articles/{{number}}"
 price = "$0.001"
+[[route]]
+route = "GET /dear/{{number}}"
+price = "$0.002"
+[[route]]
+route = "GET /kept/{{number}}"
+price = "$0.001"
+payment_identifier = "required"
 [server]
 port = {port}
 [directories]
@@ -225,7 +234,7 @@ allowed = ["{self.agent_url}"]
             assert deadline > 0
 
     async def _page(self, request: Request) -> PlainTextResponse:
-        self.served.append(request.url.path)
+        self.on_page(request.url.path)
         return PlainTextResponse(f"the text of {request.url.path}")
 
     def _directory(self, url: str) -> Any:

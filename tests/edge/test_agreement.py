@@ -123,7 +123,8 @@ def test_C2_work_that_takes_long_is_billed_and_work_without_end_is_let_go() -> N
             asked.append(effect)
             return now_seconds if type(effect).__name__ == "Now" else True
 
-        return drive(conclude_commitment(ticket, status=200, body=b"", signer=SELLER), perform), asked
+        concluding = conclude_commitment(ticket, status=200, body=b"", signer=SELLER, head=lambda said: said.headers)
+        return drive(concluding, perform), asked
 
     last = NOW + 60 + COMMITTED_AFTER_MAX_SECONDS
     _, asked = concluded(last)

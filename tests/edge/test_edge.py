@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from farthing.errors import StoreError
 from farthing.signatures import HttpRequest, HttpResponse, gather_fields, read_signatures, verify
 from farthing.world.clearing_client import ClearingAway, ClearingClient, ClearingRefused
 from farthing.world.http import HttpAnswer, HttpClient
@@ -333,3 +334,20 @@ def test_a_wsgi_site_takes_promises_too(town: Town) -> None:
     assert town.buy("/fails", url=url)[0].status == 500
     town.house.wait(lambda: commitment_id in town.house.sent)
     assert list(lines(town)) == [commitment_id]
+
+
+@pytest.mark.parametrize("identified", [False, True])
+def test_C2_a_promise_that_could_not_be_written_may_come_again(town: Town, *, identified: bool) -> None:
+    """So it is where the log's queue is full: the answer is at once that nothing is taken."""
+    url = town.open_site("edge-w", wsgi=True, identified=identified)
+    store = town.edges[-1]._living().store
+
+    def full(*_what: Any) -> None:
+        raise StoreError("20000 writes wait already.")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "log_bound" if identified else "log", full)
+        answer, signed, commitment_id = town.buy("/page/1", url=url, identifier="order_0123456789abcdef")
+    assert answer.status == 503
+    assert town.send("/page/1", signed, url=url).status == 200
+    town.house.wait(lambda: commitment_id in lines(town))

@@ -87,6 +87,28 @@ def test_C2_an_edge_that_is_killed_loses_nothing_and_bills_nothing_twice(
     assert len(promised) == PAGES
 
 
+@pytest.mark.parametrize("place", ["before:CommitBound", "after:CommitBound", "after:NoteSent"])
+def test_S7_C2_an_edge_that_is_killed_gives_the_answer_that_was_lost_and_bills_it_once(
+    network: ClearingNetwork, name: str, place: str
+) -> None:
+    edge = network.start_edge(name, crash_at=f"{place}#2")
+    port = int(edge.url.rpartition(":")[2])
+    buyer = network.buyer(name, [edge.url])
+    client = network.client(buyer)
+    statuses = [fetch(client, f"{edge.url}/kept/{number}") for number in range(PAGES)]
+    network.wait(lambda: edge.died)
+    again = network.start_edge(name, port=port)
+    for number, status in enumerate(statuses):
+        if status != 200:
+            assert client.get(f"{again.url}/kept/{number}").text == f"the text of /kept/{number}"
+    network.wait_uploaded(again)
+    ids = [line["id"] for line in network.lines(again)]
+    promised = {each.promise.promise_id: each for each in buyer.journal.promises()}
+    assert len(ids) == len(set(ids)) == PAGES
+    assert set(ids) == set(promised)
+    assert all(each.receipt is not None for each in promised.values())
+
+
 def test_C2_two_processes_of_one_edge_upload_with_one_token(network: ClearingNetwork, name: str) -> None:
     edges = [network.start_edge(name), network.start_edge(name)]
     buyer = network.buyer(name, [each.url for each in edges])

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
+from farthing.seller.answers import Answer
+from farthing.seller.repeats import IDENTIFIER_KEPT_SECONDS, Bound
+from farthing.world.edge_answers import FIND
 from farthing.world.edge_store import EdgeStore, LoggedLine, UploadRecord
+from farthing.world.pending import Pending
 
 PAYER = "https://crawler.example"
 
@@ -58,3 +63,77 @@ def test_C2_what_was_logged_is_uploaded_in_order_and_kept_until_it_is_answered(s
     assert [each.seq for each in store.waiting(10)[0]][-1] > lines[-1].seq
     store.close_lease("le-1").result()
     assert store.open_leases() == []
+
+
+NOW = 90
+ANSWER = Answer(200, (("content-type", "text/plain"), ("set-cookie", "a=\xe9")), b"\x00the text")
+
+
+def bound(number: int, scope: str = "scope", answer: Answer | None = ANSWER, expires: int = 100) -> Bound:
+    return Bound(scope, PAYER, line(number).id, f"print-{number}", f"said-{number}", expires, answer)
+
+
+def find(store: EdgeStore, scope: str = "scope", now_seconds: int = NOW) -> Bound | None:
+    found = store.find_bound(scope, now_seconds)
+    return found.result(30) if isinstance(found, Pending) else found
+
+
+def test_S7_an_id_is_bound_once_with_its_commitment_over_all_processes(store: EdgeStore, store_url: str) -> None:
+    other = EdgeStore(store_url, "edge-1.2")
+    assert find(store) is None
+    assert store.log_bound(line(1), bound(1), NOW).result() == "committed"
+    assert other.log_bound(line(1), bound(1, answer=None), NOW).result() == "known"
+    assert other.log_bound(line(2), bound(2), NOW).result() == "taken"
+    assert find(other) == bound(1)
+    # What was not bound is not on record.
+    assert [each[2] for each in store.recent(0)] == [line(1).id]
+    assert store.log_bound(line(3), bound(3, "else", answer=None), NOW).result() == "committed"
+    assert find(store, "else") == bound(3, "else", answer=None)
+    other.close()
+
+
+def test_S7_of_many_at_once_each_id_is_bound_once(store: EdgeStore, store_url: str) -> None:
+    other = EdgeStore(store_url, "edge-1.2")
+    waiting = [
+        (number, (store, other)[number % 2].log_bound(line(number), bound(number, f"scope-{number // 4}"), NOW))
+        for number in range(40)
+    ]
+    became = [pending.result(30) for _, pending in waiting]
+    assert (became.count("committed"), became.count("taken")) == (10, 30)
+    kept = [found.commitment_id for each in range(10) if (found := find(store, f"scope-{each}")) is not None]
+    assert sorted(kept) == sorted(each[2] for each in store.recent(0))
+    other.close()
+
+
+def test_S7_a_commitment_that_came_without_its_id_is_counted_once(store: EdgeStore) -> None:
+    store.add_lease("le-1", 1, PAYER, 10_000).result()
+    assert store.log(line(1)).result()
+    assert store.log_bound(line(1), bound(1), NOW).result() == "known"
+    assert store.log_bound(line(2), bound(2, "else"), NOW).result() == "committed"
+    assert [(each.count, each.spent) for each in store.open_leases()] == [(2, 2_000)]
+
+
+def test_S7_A1_answers_are_dropped_with_their_promises_and_ids_some_time_later(store: EdgeStore) -> None:
+    assert store.log_bound(line(1), bound(1), NOW).result() == "committed"
+    open_until = 100 + NONCE_KEPT_SECONDS
+    assert store.log_bound(line(2), bound(2, "two", expires=500), open_until).result() == "committed"
+    assert find(store, now_seconds=open_until) == bound(1)
+    assert store.log_bound(line(3), bound(3, "three", expires=500), open_until + 1).result() == "committed"
+    assert find(store, now_seconds=open_until + 1) == bound(1, answer=None)
+    # It is that promise's still, and then anybody's.
+    assert store.log_bound(line(4), bound(4), open_until + 2).result() == "taken"
+    free = open_until + IDENTIFIER_KEPT_SECONDS + 1
+    assert find(store, now_seconds=free) is None
+    assert store.log_bound(line(5), bound(5, expires=free), free).result() == "committed"
+    assert find(store, now_seconds=free) == bound(5, expires=free)
+    store.prune(free + IDENTIFIER_KEPT_SECONDS + NONCE_KEPT_SECONDS + 1).result()
+    assert store._database.fetch(FIND, ("scope", 0)) == []
+
+
+def test_C2_an_answer_that_was_given_again_is_noted_once(store: EdgeStore) -> None:
+    store.log_bound(line(1), bound(1), NOW).result()
+    for _ in range(3):
+        store.note_repeated("scope")
+    store.note_repeated("nobody's")
+    store.log(line(2)).result()
+    assert [(each.payer, each.id) for each in store.waiting(10)[1]] == [(PAYER, line(1).id)]

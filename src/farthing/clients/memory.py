@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
 
 from farthing.protocol.codec import Offer, ReceivedOffers
+from farthing.protocol.payment_identifier import NAME as PAYMENT_IDENTIFIER
 
 # Hosts of one crawl that are remembered at once; the one that was longest unused goes first.
 HOSTS_MAX: Final = 4_096
@@ -43,9 +45,14 @@ class RememberedOffers:
             if not offers:
                 self._offers.pop((authority, method), None)
                 return
-            # The resource was another page; the extensions may have been made for it.
+            # The resource was another page; the extensions may have been made for it, all but that ids are taken.
             kept = msgspec.structs.replace(
-                received, offers=offers, passed_over=(), resource=None, resource_raw=None, extensions={}
+                received,
+                offers=offers,
+                passed_over=(),
+                resource=None,
+                resource_raw=None,
+                extensions=_ids_taken(received.extensions),
             )
             self._offers[authority, method] = kept
             self._offers.move_to_end((authority, method))
@@ -78,6 +85,13 @@ class RememberedOffers:
 def is_on_credit(network: str) -> bool:
     """Tell whether a network is paid by promises, which need an agent and no wallet."""
     return network.startswith(_ON_CREDIT)
+
+
+def _ids_taken(extensions: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what says that a payment-identifier is taken; an id of the seller's own was for another page."""
+    declared: object = extensions.get(PAYMENT_IDENTIFIER)
+    info: object = cast("dict[str, object]", declared).get("info") if isinstance(declared, dict) else None
+    return {PAYMENT_IDENTIFIER: declared} if isinstance(info, dict) and "id" not in info else {}
 
 
 def _folder(url: str) -> str:

@@ -7,12 +7,13 @@ is done, and only a 2xx makes it durable, before the first byte of the answer go
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from farthing.errors import FarthingError, RemoteProtocolError, StoreError
-from farthing.flow import Effect, Flow, Now
+from farthing.flow import Effect, Flow, Now, Sleep
 from farthing.mechanisms.batch_credit import (
     SignedCommitment,
     UnknownKey,
@@ -28,6 +29,7 @@ from farthing.protocol.clearing import COMMITTED_AFTER_MAX_SECONDS, Commitment
 from farthing.protocol.codec import pack_header
 from farthing.protocol.http import PAYMENT_RESPONSE
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse
+from farthing.seller import identified, repeats
 from farthing.seller.answers import (
     RETRY_AFTER_OUTAGE_SECONDS,
     RETRY_AFTER_SECONDS,
@@ -38,6 +40,7 @@ from farthing.seller.answers import (
 )
 from farthing.seller.offers import Mismatch, Offered, match_offer, offers_for, payment_required_for
 from farthing.seller.request import Request
+from farthing.seller.states import Taking
 from farthing.signatures.digest import content_digest
 from farthing.signatures.keys import MessageSigner, PublicKey
 from farthing.signatures.messages import HttpRequest
@@ -83,12 +86,25 @@ class GiveBack(Effect[None], frozen=True):
     taken: Taken
 
 
-class Commit(Effect[Literal["committed", "known"]], frozen=True):
-    """Put a commitment into the log; durable when answered. `known`: another process on this log was first."""
+class Commit(Effect[bool], frozen=True):
+    """Put a commitment into the log; durable when answered. False: another process on this log was first."""
 
     commitment: SignedCommitment
     taken: Taken
     line: Commitment
+
+
+class CommitBound(Effect[Literal["committed", "known", "taken"]], frozen=True):
+    """As `Commit`, and bind the commitment's payment-identifier to it in the same transaction, with what is answered.
+
+    `known`: another process was first. `taken`: another promise has the id; nothing is on record then, and the
+    commitment is given back.
+    """
+
+    commitment: SignedCommitment
+    taken: Taken
+    line: Commitment
+    bound: repeats.Bound
 
 
 class NoteSent(Effect[None], frozen=True):
@@ -99,13 +115,14 @@ class NoteSent(Effect[None], frozen=True):
 
 
 class CreditTicket(msgspec.Struct, frozen=True):
-    """A taken commitment on its way through the work."""
+    """A taken commitment on its way through the work. `scope` is that of its payment-identifier, or empty."""
 
     commitment: SignedCommitment
     taken: Taken
     message: HttpRequest
     requirements: PaymentRequirements
     shared_cache: bool
+    scope: str = ""
 
 
 class OnCredit(msgspec.Struct, frozen=True):
@@ -116,9 +133,11 @@ class OnCredit(msgspec.Struct, frozen=True):
 
 
 CreditVerdict: TypeAlias = CreditTicket | Answer
+# Makes the headers of an answer, of what it says of its commitment.
+Head: TypeAlias = Callable[[OnCredit], tuple[tuple[str, str], ...]]
 
 
-def admit_commitment(
+def admit_commitment(  # noqa: PLR0911 - one for each way to be answered
     request: Request,
     message: HttpRequest,
     payment: PaymentPayload,
@@ -131,6 +150,12 @@ def admit_commitment(
 
     `message` is the request as its signature sees it, under the authority of the configuration (never Host's).
     """
+    scope = ""
+    if request.route.payment_identifier is not Taking.OFF:
+        looked_up = yield from repeats.look_up(request, message, payment, body)
+        if isinstance(looked_up, Answer):
+            return looked_up
+        scope = looked_up
     offers = offers_for(request)
     # Echoed to the letter, which is what counts on credit; else it is said which member differs.
     offer: Offered | Mismatch | None = next((each for each in offers if each.requirements == payment.accepted), None)
@@ -147,8 +172,37 @@ def admit_commitment(
         return _refused(request, offers, networks, verdict.reason, verdict.message, network=network)
     taken = yield from TakeCommitment(verdict)
     if isinstance(taken, NotTaken):
-        return _not_taken(request, networks, verdict, taken, now_seconds)
-    return CreditTicket(verdict, taken, message, offer.requirements, request.route.shared_cache)
+        again = (yield from _repeat(verdict, scope, taken)) if scope else taken
+        if isinstance(again, Answer):
+            return again
+        if isinstance(again, NotTaken):
+            return _not_taken(request, networks, verdict, again, now_seconds)
+        taken = again
+    return CreditTicket(verdict, taken, message, offer.requirements, request.route.shared_cache, scope)
+
+
+def _repeat(commitment: SignedCommitment, scope: str, found: NotTaken) -> Flow[Taken | NotTaken | Answer]:
+    """Wait for the first request with this promise and id, and give its answer; or take what it gave back."""
+    said: Taken | NotTaken = found
+    waited, pause = 0.0, identified.FIRST_LOOK_SECONDS
+    while isinstance(said, NotTaken) and said.why == "under_way" and waited < identified.WAIT_SECONDS:
+        yield from Sleep(pause)
+        waited += pause
+        pause = min(2 * pause, identified.LOOK_MAX_SECONDS)
+        said = yield from TakeCommitment(commitment)
+    if isinstance(said, NotTaken) and said.why == "committed":
+        return (yield from _earlier(commitment, scope)) or said
+    return said
+
+
+def _earlier(commitment: SignedCommitment, scope: str) -> Flow[Answer | None]:
+    now_seconds = yield from Now()
+    try:
+        bound = yield from repeats.FindBound(scope, now_seconds)
+    except StoreError:
+        return None
+    same = bound is not None and bound.fingerprint == commitment.signed.fingerprint
+    return repeats.earlier(bound) if bound is not None and same else None
 
 
 def _verify(
@@ -189,11 +243,12 @@ def _verify(
 
 
 def conclude_commitment(
-    ticket: CreditTicket, *, status: int, body: bytes | None, signer: MessageSigner
+    ticket: CreditTicket, *, status: int, body: bytes | None, signer: MessageSigner, head: Head
 ) -> Flow[OnCredit | Answer]:
     """Put the commitment of a 2xx on record, and sign the answer to it; or give the answer that replaces it.
 
-    `body` is the whole body where it is buffered: its digest is under the receipt then. None where it streams.
+    `body` is the whole body where it is buffered: its digest is under the receipt then. None where it streams. `head`
+    makes the answer's headers, which are kept with it where the request has a payment-identifier.
     """
     commitment = ticket.commitment
     now_seconds = yield from Now()
@@ -217,8 +272,14 @@ def conclude_commitment(
         digest=digest,
     )
     line = commitment.line(committed=now_seconds, lease=ticket.taken.lease, receipt=receipt)
+    concluded = OnCredit(settlement, lines if digest is None else (*lines, ("content-digest", digest)))
+    became: Literal["committed", "known", "taken"]
     try:
-        is_new = yield from Commit(commitment, ticket.taken, line)
+        if ticket.scope:
+            bound = _bound(ticket, concluded, status, body, head)
+            became = yield from CommitBound(commitment, ticket.taken, line, bound)
+        else:
+            became = "committed" if (yield from Commit(commitment, ticket.taken, line)) else "known"
     except StoreError:
         return problem(
             503,
@@ -227,10 +288,30 @@ def conclude_commitment(
             "Your promise is not on record and will not be billed; send the same request again.",
             retry_after_seconds=RETRY_AFTER_OUTAGE_SECONDS,
         )
-    if not is_new:
-        return _committed(commitment, now_seconds)
-    headers = lines if digest is None else (*lines, ("content-digest", digest))
-    return OnCredit(settlement, headers)
+    return concluded if became == "committed" else (yield from _not_new(ticket, became, now_seconds))
+
+
+def _bound(ticket: CreditTicket, concluded: OnCredit, status: int, body: bytes | None, head: Head) -> repeats.Bound:
+    commitment = ticket.commitment
+    # The length of an answer to HEAD is not its own.
+    whole = None if ticket.message.method == "HEAD" else body
+    return repeats.Bound(
+        ticket.scope,
+        commitment.signed.payer,
+        commitment.commitment_id,
+        commitment.signed.fingerprint,
+        concluded.settlement,
+        commitment.signed.valid_before,
+        None if whole is None else repeats.kept(status, head(concluded), whole),
+    )
+
+
+def _not_new(ticket: CreditTicket, became: Literal["known", "taken"], now_seconds: int) -> Flow[Answer]:
+    """Answer a request whose promise another process committed meanwhile, or whose id another promise has."""
+    if became == "taken":
+        return identified.taken()
+    found = (yield from _earlier(ticket.commitment, ticket.scope)) if ticket.scope else None
+    return found or _committed(ticket.commitment, now_seconds)
 
 
 def give_back(ticket: CreditTicket) -> Flow[None]:

@@ -23,18 +23,21 @@ from farthing.seller.store import FindIdentifier, Known, LookUp
 # How long a repeat waits for the first request: longer than a settlement takes, shorter than clients and proxies wait.
 WAIT_SECONDS: Final = 30.0
 # How often it looks: soon at first, since most handlers are quick, then at the pace of blocks.
-_FIRST_LOOK_SECONDS: Final = 0.05
-_LOOK_MAX_SECONDS: Final = 1.0
+FIRST_LOOK_SECONDS: Final = 0.05
+LOOK_MAX_SECONDS: Final = 1.0
 
 # States in which nothing of a payment can be settled any more: its id is free for another one.
 FREE: Final = frozenset({State.VOID, State.ABORTED, State.CLOSED})
 
 
-def takes(said: str, flow: PaymentFlow, *, stores_response: bool) -> Taking:
-    """Say whether a route takes ids: by default where it has an answer to give again. Raises `ConfigError`."""
+def takes(said: str, flow: PaymentFlow, *, stores_response: bool, on_credit: bool = False) -> Taking:
+    """Say whether a route takes ids: by default where it has an answer to give again. Raises `ConfigError`.
+
+    A route that is paid `on_credit` alone keeps answers for this only, so that somebody has to say so.
+    """
     keeps = stores_response and flow is PaymentFlow.AUTHORIZATION
     if said == "":
-        return Taking.OPTIONAL if keeps else Taking.OFF
+        return Taking.OPTIONAL if keeps and not on_credit else Taking.OFF
     if said not in set(Taking):
         message = f"payment_identifier is {said!r}; it is 'optional', 'required' or 'off'."
         raise ConfigError(message)
@@ -51,6 +54,11 @@ def scope_of(request: Request, payment: PaymentPayload, signed: SignedPayment) -
 
     The answer to one that is no id, or missing where there has to be one, is a 400.
     """
+    return scope_for(request, payment, signed.network, signed.payer)
+
+
+def scope_for(request: Request, payment: PaymentPayload, network: str, payer: str) -> str | Answer:
+    """As `scope_of`, for the payer of one network."""
     taking = request.route.payment_identifier
     if taking is Taking.OFF:
         return ""
@@ -63,7 +71,7 @@ def scope_of(request: Request, payment: PaymentPayload, signed: SignedPayment) -
             path = f"$.extensions.{NAME}.info.id"
             return bad_payment("this route requires a payment-identifier; echo the extension and append an id", path)
         return ""
-    text = f"{signed.network}\n{signed.payer.lower()}\n{request.route.name}\n{identifier}"
+    text = f"{network}\n{payer.lower()}\n{request.route.name}\n{identifier}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -86,11 +94,11 @@ def wait(found: Known) -> Flow[Known | None]:
 
     It is over, too, where the first one's lease is: then its process is taken for crashed.
     """
-    waited, pause = 0.0, _FIRST_LOOK_SECONDS
+    waited, pause = 0.0, FIRST_LOOK_SECONDS
     while waited < WAIT_SECONDS:
         yield from Sleep(pause)
         waited += pause
-        pause = min(2 * pause, _LOOK_MAX_SECONDS)
+        pause = min(2 * pause, LOOK_MAX_SECONDS)
         known = yield from LookUp(found.payment_id)
         now_seconds = yield from Now()
         if known is None or now_seconds > known.lease_until:

@@ -35,7 +35,15 @@ from farthing.servers.asgi_wire import (
     read_body,
     send_answer,
 )
-from farthing.servers.credit import HeldHead, admit_on_credit, commitment_in, given_back, payment_of, raw_path_of
+from farthing.servers.credit import (
+    HeldHead,
+    admit_on_credit,
+    commitment_in,
+    given_back,
+    payment_of,
+    raw_path_of,
+    send_instead,
+)
 from farthing.servers.gates import Gate, Holding, Streaming
 from farthing.servers.held import ResponseTooLarge, body_of, body_size
 from farthing.servers.marks import Passed, current
@@ -138,7 +146,7 @@ class PaymentMiddleware:
             given_back,
         )
         if isinstance(on_credit, Answer):
-            await send_answer(send, on_credit)
+            await send_instead(self, on_credit, replayed, send)
         else:
             gate = HeldHead(self, edge.signer, on_credit, replayed, send)
             await self._work(gate, payment_of(on_credit), match, scope, replayed, send)

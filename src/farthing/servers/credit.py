@@ -28,6 +28,7 @@ from farthing.seller.credit import (
 )
 from farthing.seller.headers import paid_headers
 from farthing.seller.payment import Payment
+from farthing.seller.repeats import Repeated, repeated
 from farthing.seller.request import Request
 from farthing.servers.asgi_wire import HeaderList, Message, Replayed, Send, decoded, encoded, send_answer
 from farthing.servers.edge import CREDIT_PREFIX
@@ -122,6 +123,14 @@ def credit_headers(headers: HeaderList, ticket: CreditTicket, concluded: OnCredi
     return (*paid, *concluded.headers)
 
 
+async def send_instead(door: PaymentMiddleware, answer: Answer, receive: Replayed, send: Send) -> None:
+    """Send what is answered where no work is done: a refusal; or an earlier answer, noted as sent as a first one is."""
+    again = isinstance(answer, Repeated) and not await receive.client_has_gone()
+    await send_answer(send, answer)
+    if again and isinstance(answer, Repeated):
+        await door.drive(repeated(answer))
+
+
 class HeldHead:
     """`send` for work on credit: nothing of a 2xx leaves before its commitment is durable."""
 
@@ -175,15 +184,18 @@ class HeldHead:
         """Put the commitment on record, and send the head; False where another answer went out instead."""
         start = self._start or {}
         conclusion = await self._door.drive(
-            conclude_commitment(self._ticket, status=start["status"], body=whole, signer=self._signer)
+            conclude_commitment(self._ticket, status=start["status"], body=whole, signer=self._signer, head=self._head)
         )
         if isinstance(conclusion, Answer):
             self._over = True
             await send_answer(self._send, conclusion)
             return False
-        headers = credit_headers(decoded(start.get("headers", ())), self._ticket, conclusion)
-        await self._send({**start, "headers": encoded(headers), "trailers": False})
+        await self._send({**start, "headers": encoded(self._head(conclusion)), "trailers": False})
         return True
+
+    def _head(self, concluded: OnCredit) -> HeaderList:
+        start = self._start or {}
+        return credit_headers(decoded(start.get("headers", ())), self._ticket, concluded)
 
     async def fail(self) -> None:
         """Give the commitment back where the work ended without an answer; one on record stays."""

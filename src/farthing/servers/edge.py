@@ -34,9 +34,11 @@ from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
 from farthing.networks import Networks, Token
 from farthing.protocol.clearing import DECIMALS, KeyRecord, Label, fits_upload
 from farthing.protocol.codec import encode_json
-from farthing.seller.credit import Commit, FetchKey, GiveBack, NoteSent, NotTaken, TakeCommitment, Taken
+from farthing.seller.credit import Commit, CommitBound, FetchKey, GiveBack, NoteSent, NotTaken, TakeCommitment, Taken
+from farthing.servers.edge_repeats import Repeats
 from farthing.signatures.keys import MessageSigner, PublicKey
 from farthing.world.clearing_client import ClearingClient
+from farthing.world.edge_answers import AnswerRoom
 from farthing.world.edge_credit import LEASE_AMOUNT_DEFAULT, LEASE_SECONDS_DEFAULT, CreditPool
 from farthing.world.edge_store import EdgeStore, LoggedLine
 from farthing.world.edge_uploads import UPLOAD_EVERY_SECONDS, Uploader
@@ -187,6 +189,7 @@ class Edge:
             GiveBack: self._give_back,
             Commit: self._commit,
             NoteSent: self._note_sent,
+            **Repeats(self._living).handlers(),
         }
 
     def behind(self) -> int:
@@ -263,19 +266,8 @@ class Edge:
 
     def _commit(self, effect: Commit) -> Pending[bool]:
         life = self._living()
-        commitment, taken, line = effect.commitment, effect.taken, effect.line
-        if life.pool.is_over(taken, commitment.signed.payer):
-            line = msgspec.structs.replace(line, lapsed=True)
-        logged = LoggedLine(
-            payer=line.payer,
-            id=line.id,
-            nonce=commitment.profile.nonce,
-            expires=line.expires,
-            lease=taken.lease,
-            amount=commitment.signed.amount,
-            key_id=line.key,
-            line=encode_json(line),
-        )
+        commitment, taken = effect.commitment, effect.taken
+        logged = life.logged(effect)
 
         def note(done: Pending[Any]) -> None:
             if done.exception() is None:
@@ -283,7 +275,12 @@ class Edge:
             else:
                 life.pool.give_back(commitment, taken)
 
-        pending = life.store.log(logged)
+        try:
+            pending = life.store.log(logged)
+        except StoreError:
+            # The queue is full, say: nothing waits for an answer that would give it back.
+            life.pool.give_back(commitment, taken)
+            raise
         pending.add_done_callback(note)
         return pending
 
@@ -327,11 +324,28 @@ class _Life:
             lease_amount=parts.lease_amount,
         )
         self._uploader.pool = self.pool
+        self.room = AnswerRoom()
         for payer, nonce, commitment_id, expires in self.store.recent(int(time.time()) - NONCE_KEPT_SECONDS):
             self.pool.remember(payer, nonce, commitment_id, expires)
         self._edge, self._parts = edge, parts
         self._task = asyncio.run_coroutine_threadsafe(self._uploader.run(), loop)
         self._adopting = asyncio.run_coroutine_threadsafe(self._adopt(), loop)
+
+    def logged(self, effect: Commit | CommitBound) -> LoggedLine:
+        """Write a commitment as the log has it."""
+        commitment, line = effect.commitment, effect.line
+        if self.pool.is_over(effect.taken, commitment.signed.payer):
+            line = msgspec.structs.replace(line, lapsed=True)
+        return LoggedLine(
+            payer=line.payer,
+            id=line.id,
+            nonce=commitment.profile.nonce,
+            expires=line.expires,
+            lease=effect.taken.lease,
+            amount=commitment.signed.amount,
+            key_id=line.key,
+            line=encode_json(line),
+        )
 
     async def _adopt(self) -> None:
         """Pass on what processes left that ended before they could, and whose label nobody took again."""

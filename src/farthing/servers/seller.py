@@ -175,9 +175,9 @@ class Seller:
         answer stream. `idempotent` says that the handler may be run again after a crash (safe methods may);
         `store_response=False` saves a commit, and ends in a refund where the process dies before the answer is out;
         `shared_cache=True` lets the handler's own caching headers stand. `payment_identifier` says whether clients' ids
-        are taken, under which a repeat gets the earlier answer: by default wherever the route keeps its answer.
-        `refund_signer` pays back what was settled and can't be served, instead of the seller's own. Raises
-        `ConfigError` with file and line.
+        are taken, under which a repeat gets the earlier answer: by default wherever the route keeps its answer, which a
+        route paid on credit alone does not. `refund_signer` pays back what was settled and can't be served, instead of
+        the seller's own. Raises `ConfigError` with file and line.
         """
         mark = Mark(
             price=price,
@@ -317,7 +317,12 @@ class Seller:
             expression, weight = compile_pattern(pattern)
             if mark.refund_signer is not None:
                 checked(mark.refund_signer)
-            taking = takes(mark.payment_identifier, PaymentFlow(mark.payment_flow), stores_response=mark.store_response)
+            taking = takes(
+                mark.payment_identifier,
+                PaymentFlow(mark.payment_flow),
+                stores_response=mark.store_response,
+                on_credit=all(way.terms.network.startswith(CREDIT_PREFIX) for way in ways),
+            )
         except FarthingError as error:
             raise at(mark.where, name, error) from error
         route = Route(

@@ -25,8 +25,9 @@ from farthing.flow import Flow, drive
 from farthing.protocol.versions import RESPONSE_HEADERS, presented_joined
 from farthing.seller.answers import Answer, problem
 from farthing.seller.conclude import abandon, conclude, delivered, finish, succeeded, undelivered
-from farthing.seller.credit import CreditVerdict, conclude_commitment, give_back, sent
-from farthing.seller.headers import paid_headers
+from farthing.seller.credit import CreditVerdict, OnCredit, conclude_commitment, give_back, sent
+from farthing.seller.headers import HeaderList, paid_headers
+from farthing.seller.repeats import Repeated, repeated
 from farthing.seller.routes import Barred, Free, Preflight, Priced
 from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 from farthing.servers import preflight
@@ -158,7 +159,9 @@ class PaidWSGI:
     ) -> Iterable[bytes]:
         """Run the work of a commitment whole, put it on record, and send its answer."""
         if isinstance(admitted, Answer):
-            return _send(start_response, admitted)
+            pieces = _send(start_response, admitted)
+            again = admitted if isinstance(admitted, Repeated) else None
+            return pieces if again is None else Sending(iter(pieces), lambda: self.drive(repeated(again)), lambda: None)
         payment = payment_of(admitted)
         body = HeldBody(self.seller.store.spool_folder, f"credit-{secrets.token_hex(8)}")
         held = Held(body)
@@ -179,11 +182,17 @@ class PaidWSGI:
             start_response(held.status_line, kept)
             return Sending(pieces, body.discard)
         whole = None if body.spooled else response.body
-        conclusion = self.drive(conclude_commitment(admitted, status=held.status, body=whole, signer=edge.signer))
+
+        def head(concluded: OnCredit) -> HeaderList:
+            return credit_headers(held.headers, admitted, concluded)
+
+        conclusion = self.drive(
+            conclude_commitment(admitted, status=held.status, body=whole, signer=edge.signer, head=head)
+        )
         if isinstance(conclusion, Answer):
             body.discard()
             return _send(start_response, conclusion)
-        start_response(held.status_line, list(credit_headers(held.headers, admitted, conclusion)))
+        start_response(held.status_line, list(head(conclusion)))
 
         def out() -> None:
             self.drive(sent(admitted))

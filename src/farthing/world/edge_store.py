@@ -13,7 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from farthing.protocol.clearing import KeyRecord
-from farthing.world.database import open_database
+from farthing.seller.repeats import Bound
+from farthing.world import edge_answers
+from farthing.world.connection import Connection
+from farthing.world.database import off_the_loop, open_database
 from farthing.world.pending import Pending
 
 _LOG: Final = (
@@ -136,6 +139,8 @@ class EdgeStore:
         """Open or make it: a path, or a URL of PostgreSQL. Raises `StoreError`."""
         self.edge = edge
         self._database = open_database(path, family="edge")
+        self._find = off_the_loop(self._database, self._read_bound)
+        self._dropped = 0
 
     def close(self) -> None:
         """Write what was submitted, and close."""
@@ -168,6 +173,35 @@ class EdgeStore:
         for lease, (count, amount) in spent.items():
             connection.execute(_COUNT, (count, amount, lease))
         return new
+
+    # Requests that are repeated under an id
+
+    def log_bound(self, line: LoggedLine, bound: Bound, now_seconds: int) -> Pending[edge_answers.Became]:
+        """Append a commitment and bind its id to it, in one transaction; what became of it, once that is durable."""
+        return self._database.join(self._bind_together, edge_answers.BoundLine(line, bound, now_seconds))
+
+    def find_bound(self, scope: str, now_seconds: int) -> Bound | Pending[Bound | None] | None:
+        """Find what an id is bound to; in a future where the database is not on this machine's disk."""
+        return self._find((scope, now_seconds))
+
+    def note_repeated(self, scope: str) -> None:
+        """Note, without waiting, that an earlier answer went out whole again."""
+        self._database.join(self._note_repeated_together, scope, awaited=False)
+
+    def _read_bound(self, asked: tuple[str, int]) -> Bound | None:
+        return edge_answers.find_bound(self._database.fetch, *asked)
+
+    def _bind_together(self, connection: Connection, items: list[edge_answers.BoundLine]) -> list[edge_answers.Became]:
+        now_seconds = items[-1].now_seconds
+        if now_seconds > self._dropped:
+            self._dropped = now_seconds
+            edge_answers.drop_over(connection, now_seconds)
+        return edge_answers.bind_together(connection, items, self._log_together)
+
+    def _note_repeated_together(self, connection: Connection, scopes: list[str]) -> list[None]:
+        found = [edge_answers.note_repeated(connection, each) for each in scopes]
+        _note_together(connection, [(self.edge, *each) for each in found if each is not None])
+        return [None] * len(scopes)
 
     # Uploads
 
@@ -216,6 +250,7 @@ class EdgeStore:
         def drop(connection: Any) -> None:
             connection.execute(_PRUNE_NOTES, (self.edge, last_note))
             connection.execute(_PRUNE, (self.edge, last_seq, before_seconds))
+            edge_answers.drop_over(connection, before_seconds)
 
         return self._database.submit(drop)
 

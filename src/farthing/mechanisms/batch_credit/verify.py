@@ -205,6 +205,14 @@ def _body_fault(request: HttpRequest, profile: ProfileSignature, body: bytes | N
     return digest_fault(field_value(request.fields, CONTENT_DIGEST) or "", body or b"")
 
 
+def repeat_fault(request: HttpRequest, profile: ProfileSignature, body: bytes, now_seconds: int) -> str | None:
+    """Say why a request whose signature was verified before is not to be taken for it now: too late, another body."""
+    try:
+        return window_fault(profile, now_seconds) or _body_fault(request, profile, body)
+    except SignatureInvalid as error:
+        return str(error)
+
+
 def decode_signature(text: str) -> bytes | None:
     """Decode a signature's base64; None where it is none."""
     try:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -53,10 +53,11 @@ class UpstreamTable(Table, frozen=True):
 
 
 class RouteTable(Table, frozen=True):
-    """A price: `route = "GET /articles/{id}"`, `price = "$0.001"`."""
+    """A price: `route = "GET /articles/{id}"`, `price = "$0.001"`; whether buyers' ids are taken for repeats."""
 
     route: str
     price: str
+    payment_identifier: Literal["off", "optional", "required"] = "off"
     description: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 

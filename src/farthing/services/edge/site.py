@@ -105,7 +105,7 @@ def make_site(config: EdgeConfig, *, base_url: str = "", environment: Mapping[st
         edge=edge,
     )
     for each in config.route:
-        seller.price(each.route, each.price, description=each.description)
+        seller.price(each.route, each.price, description=each.description, payment_identifier=each.payment_identifier)
     base = urlsplit(config.base_url)
     directory = DirectoryServer(normal_authority(base.netloc, base.scheme), [signer])
     return Site(config, edge=edge, seller=seller, directory=directory)
