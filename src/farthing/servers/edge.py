@@ -30,10 +30,10 @@ import msgspec
 
 from farthing.errors import ConfigError, FarthingError, RemoteProtocolError, StoreError
 from farthing.flow import Effect
+from farthing.mechanisms.batch_credit import pack_kept
 from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
 from farthing.networks import Networks, Token
 from farthing.protocol.clearing import DECIMALS, KeyRecord, Label, fits_upload
-from farthing.protocol.codec import encode_json
 from farthing.seller.credit import Commit, FetchKey, GiveBack, NoteSent, NotTaken, TakeCommitment, Taken
 from farthing.signatures.keys import MessageSigner, PublicKey
 from farthing.world.clearing_client import ClearingClient
@@ -268,13 +268,13 @@ class Edge:
             line = msgspec.structs.replace(line, lapsed=True)
         logged = LoggedLine(
             payer=line.payer,
-            id=line.id,
+            id=commitment.commitment_id,
             nonce=commitment.profile.nonce,
             expires=line.expires,
             lease=taken.lease,
             amount=commitment.signed.amount,
             key_id=line.key,
-            line=encode_json(line),
+            line=pack_kept(line),
         )
 
         def note(done: Pending[Any]) -> None:
@@ -289,7 +289,7 @@ class Edge:
 
     def _note_sent(self, effect: NoteSent) -> None:
         with contextlib.suppress(StoreError):
-            self._living().store.note_sent(effect.payer, effect.commitment_id)
+            self._living().store.note_sent(effect.payer, effect.commitment_id, effect.expires)
 
     def _living(self) -> _Life:
         """This process's part; a forked process begins a life of its own."""
