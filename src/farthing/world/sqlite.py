@@ -112,7 +112,7 @@ class Database:
     def join(self, joint: Joint[T, R], item: T, *, awaited: bool = True) -> Pending[R]:
         """Have `joint` do `item`, with all others that a batch holds for it; else as `submit`.
 
-        What is asked for in one turn of an event loop is handed over at its end, so that it is one batch; what is
+        What is asked for in one turn of an event loop is handed over at its end, in parts where it is much; what is
         wrong then is the answer. Of one batch the single operations come first, in their order.
         """
         loop = asyncio._get_running_loop()  # noqa: SLF001 - its public twin raises where there is none
