@@ -106,7 +106,9 @@ def _bytes_each(path: Path) -> str:
         sizes = connection.execute("SELECT line FROM edge_commitment ORDER BY seq DESC LIMIT 3000").fetchall()
     import gzip  # noqa: PLC0415 - likewise
 
-    packed = gzip.compress(b"\n".join(bytes(each[0]) for each in sizes), 4)
+    from farthing.world.edge_uploads import upload_line  # noqa: PLC0415 - likewise
+
+    packed = gzip.compress(b"\n".join(upload_line(bytes(each[0]), sent=True) for each in sizes), 4)
     return (
         f"{lines} commitments logged: {line_bytes:.0f} bytes each in the log, {len(packed) / len(sizes):.0f} uploaded"
     )

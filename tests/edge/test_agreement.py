@@ -7,6 +7,7 @@ nothing; whatever the clearing house can't read at all stops an edge's uploads.
 from __future__ import annotations
 
 import base64
+import gzip
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,17 @@ import pytest
 
 from farthing.clearing.intake import IntakeLine, bind, read_upload
 from farthing.flow import drive
-from farthing.mechanisms.batch_credit import SignedCommitment, sign_receipt, verify_commitment
+from farthing.mechanisms.batch_credit import (
+    KeptCommitment,
+    KeptReceipt,
+    SignedCommitment,
+    keep,
+    pack_kept,
+    settlement_of,
+    sign_receipt,
+    verify_commitment,
+    written_out,
+)
 from farthing.mechanisms.batch_credit.seller import BatchCreditSeller
 from farthing.mechanisms.interface import Refusal
 from farthing.protocol.clearing import (
@@ -26,9 +37,10 @@ from farthing.protocol.clearing import (
     Commitment,
     KeyRecord,
     PublicJwk,
+    Signed,
     fits_upload,
 )
-from farthing.protocol.codec import encode_json
+from farthing.protocol.codec import encode_json, pack_header
 from farthing.protocol.messages import URL_MAX_CHARS, PaymentRequirements
 from farthing.seller.answers import Answer
 from farthing.seller.credit import CreditTicket, GiveBack, Taken, conclude_commitment
@@ -77,6 +89,17 @@ def judge(request: HttpRequest) -> SignedCommitment | Refusal:
     return found
 
 
+def receipt_of(found: SignedCommitment, request: HttpRequest) -> Signed:
+    said = pack_header(settlement_of(found, now_seconds=NOW))
+    return sign_receipt(found, request, status=200, payment_response=said, signer=SELLER, now_seconds=NOW)[1]
+
+
+def kept(found: SignedCommitment, request: HttpRequest) -> KeptCommitment:
+    """What the log keeps of an answered commitment."""
+    signature = base64.b64decode(receipt_of(found, request).signature)
+    return keep(found, KeptReceipt(200, None, SELLER.public_key.thumbprint, signature), committed=NOW, lease="")
+
+
 @pytest.mark.parametrize(
     ("request_", "is_taken"),
     [
@@ -99,6 +122,7 @@ def test_C2_of_one_signature_edge_and_clearing_house_read_the_same(request_: Htt
     if isinstance(found, SignedCommitment):
         taken = bind(found.line(committed=NOW + 6), 1, NETWORK)
         assert isinstance(taken, IntakeLine), taken
+        assert written_out(kept(found, request_)) == found.line(committed=NOW, receipt=receipt_of(found, request_))
 
 
 def test_C2_no_promise_that_an_edge_takes_is_a_line_that_can_not_be_read() -> None:
@@ -128,7 +152,7 @@ def test_C2_work_that_takes_long_is_billed_and_work_without_end_is_let_go() -> N
 
     last = NOW + 60 + COMMITTED_AFTER_MAX_SECONDS
     _, asked = concluded(last)
-    assert isinstance(bind(asked[-1].line, 1, NETWORK), IntakeLine)
+    assert isinstance(bind(written_out(asked[-1].line), 1, NETWORK), IntakeLine)
     answer, asked = concluded(last + 1)
     assert isinstance(answer, Answer)
     assert answer.status == 504
@@ -182,11 +206,32 @@ def test_C2_an_answer_that_goes_out_for_long_is_noted_after_its_line_is_gone(tmp
     store.acknowledge(made, b"{}").result()
     store.prune(line.expires + 1_000).result()
     assert store.recent(0) == []
-    store.note_sent(line.payer, line.id)
+    store.note_sent(line.payer, line.id, line.expires)
     store.prune(line.expires + 1_000).result()  # behind the note, which nobody waits for
     later = up._build()
     assert later is not None
     assert [(each.payer, each.id) for each in read_upload(later.body, NETWORK).sent] == [(line.payer, line.id)]
+    store.close()
+
+
+def test_C2_an_answer_that_went_out_is_told_in_its_line(tmp_path: Path) -> None:
+    """Of what is kept now, and of what an older version logged: the line as it was uploaded then."""
+    store = EdgeStore(tmp_path / "edge.sqlite", "shop")
+    wanted: list[Commitment] = []
+    for number, older in enumerate((True, False)):
+        request = signed(path=f"/{number}")
+        found = judge(request)
+        assert isinstance(found, SignedCommitment)
+        line = found.line(committed=NOW, receipt=receipt_of(found, request))
+        data = encode_json(line) if older else pack_kept(kept(found, request))
+        store.log(LoggedLine(line.payer, line.id, str(number), line.expires, "", 1_000, line.key, data)).result()
+        store.note_sent(line.payer, line.id, line.expires)
+        wanted.append(msgspec.structs.replace(line, sent=True))
+    store.prune(0).result()  # behind the notes, which nobody waits for
+    made = uploader(store)._build()
+    assert made is not None
+    told = [msgspec.json.decode(each, type=Commitment) for each in gzip.decompress(made.body).splitlines()[1:]]
+    assert told == wanted
     store.close()
 
 

@@ -24,6 +24,7 @@ from farthing.mechanisms.batch_credit import (
 )
 from farthing.mechanisms.batch_credit.evidence import key_of_record, request_of_base
 from farthing.mechanisms.batch_credit.receipts import read_receipt
+from farthing.mechanisms.batch_credit.verify import fingerprint_of
 from farthing.mechanisms.interface import BindsRequest, Refusal
 from farthing.protocol.clearing import PublicJwk
 from farthing.protocol.codec import decode_payment, pack_header
@@ -84,6 +85,7 @@ def test_what_the_buyer_signs_the_edge_reads_alike(url: str, body: bytes) -> Non
     assert found.signed == bound.signed
     assert found.commitment_id == bound.promise_id == commitment_id(found.profile.base)
     assert found.commitment_id.startswith("sha256:")
+    assert found.signed.fingerprint == fingerprint_of(found.profile.base, found.profile.signature)
     assert found.evidence() == bound.evidence
     assert found.resource == url
     assert (found.signed.payer, found.signed.amount) == (AGENT.origin, 2000)

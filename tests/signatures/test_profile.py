@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,8 @@ from farthing.signatures import (
     window_fault,
 )
 from farthing.signatures import profile as profile_module
-from farthing.signatures.profile import LABEL, receipt_base, receipt_components, receipt_params
+from farthing.signatures.keys import decode_base64url
+from farthing.signatures.profile import LABEL, _nonce_size_bytes, receipt_base, receipt_components, receipt_params
 
 if TYPE_CHECKING:
     from tests.signatures.promises import KEY, NOW, PAYMENT, changed, promise
@@ -210,3 +212,26 @@ def test_a_receipt_is_what_the_general_reading_verifies(digest: str | None) -> N
         HttpResponse(200, answer.fields, promise(path="/x")),
     ):
         assert not verify(other, received, KEY.public_key)
+
+
+def sizes_alike(nonce: str) -> bool:
+    """Whether a nonce's size is that of what it encodes."""
+    decoded = decode_base64url(nonce.rstrip("=").replace("+", "-").replace("/", "_"))
+    return _nonce_size_bytes(nonce) == (0 if decoded is None else len(decoded))
+
+
+@given(st.binary(max_size=96), st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]), st.booleans())
+def test_a_nonce_has_the_size_of_what_it_encodes(
+    nonce: bytes,
+    encode: Callable[[bytes], bytes],
+    padded: bool,  # noqa: FBT001 - drawn
+) -> None:
+    text = encode(nonce).decode()
+    written = text if padded else text.rstrip("=")
+    assert _nonce_size_bytes(written) == len(nonce)
+    assert sizes_alike(written)
+
+
+@given(st.text(alphabet="ABQgwz09+/-_=. \né", max_size=12))
+def test_what_is_no_base64_has_no_size(nonce: str) -> None:
+    assert sizes_alike(nonce)

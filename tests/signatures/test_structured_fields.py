@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from http_sf import DisplayString
 
-from farthing.signatures import SignatureInvalid
+from farthing.signatures import SignatureInvalid, signature_lines
 from farthing.signatures.fields import Token, parse_dictionary, parse_item, parse_list, serialize
 
 if TYPE_CHECKING:
@@ -66,3 +66,9 @@ def test_structured_fields_read_as_published(case: dict[str, Any]) -> None:
     assert structure(case["header_type"], found) == case["expected"]
     if found:
         assert serialize(found) == ", ".join(case.get("canonical", case["raw"]))
+
+
+@pytest.mark.parametrize("size_bytes", [64, 63, 62, 0])
+def test_signature_lines_are_as_the_library_writes_them(size_bytes: int) -> None:
+    signature = bytes(range(size_bytes))
+    assert signature_lines("sig", "()", signature)[1] == ("Signature", serialize({"sig": signature}))

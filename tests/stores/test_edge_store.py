@@ -9,8 +9,11 @@ import pytest
 from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
 from farthing.seller.answers import Answer
 from farthing.seller.repeats import IDENTIFIER_KEPT_SECONDS, Bound
+from farthing.world.connection import Connection
+from farthing.world.database import open_database
 from farthing.world.edge_answers import FIND
 from farthing.world.edge_store import EdgeStore, LoggedLine, UploadRecord
+from farthing.world.migrations import load_migrations
 from farthing.world.pending import Pending
 
 PAYER = "https://crawler.example"
@@ -37,11 +40,54 @@ def test_C2_a_commitment_is_logged_once_over_all_processes(store: EdgeStore, sto
     other.close()
 
 
+def test_C2_copies_in_one_batch_are_logged_once_and_the_first_is_new(store: EdgeStore) -> None:
+    """What a batch holds is one statement, which tells how many rows are new, and not which."""
+    store.add_lease("le-1", 1, PAYER, 10_000).result()
+    assert store.log(line(1)).result()
+    batch = [line(0), line(1), line(2), line(0), line(3)]
+    assert store._database.submit(lambda at: store._log_together(at, batch)).result() == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert sorted(each[2] for each in store.recent(100)) == [line(number).id for number in range(4)]
+    assert [(each.count, each.spent) for each in store.open_leases()] == [(4, 4_000)]
+
+
+def test_C2_numbers_go_on_where_they_were_when_a_log_comes_forward(store_url: str) -> None:
+    """Uploads go by them: a number that is given again would be taken for one that is uploaded."""
+    landed = open_database(store_url, family="edge", migrations=load_migrations("edge")[:2])
+
+    def fill(at: Connection) -> None:
+        insert = (
+            "INSERT INTO edge_commitment (id, edge, payer, nonce, expires, lease, amount, key_id, line) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        for number in (1, 2, 3):
+            at.execute(insert, (line(number).id, "edge-1", PAYER, "n", 100, "", 1_000, "key", b"{}"))
+        note = "INSERT INTO edge_sent (edge, seq, payer, id) VALUES (?, ?, ?, ?)"
+        at.execute(note, ("edge-1", 1, PAYER, line(1).id))
+        at.execute("DELETE FROM edge_commitment WHERE seq > 1")
+
+    landed.submit(fill).result()
+    landed.close()
+    store = EdgeStore(store_url, "edge-1")
+    assert not store.log(line(1)).result()
+    assert store.log(line(2)).result()
+    lines, notes, _, _ = store.waiting(10)
+    assert lines[0].seq == 1
+    assert [each.seq > 3 for each in lines] == [False, True]
+    assert [(each.seq, each.id) for each in notes] == [(1, line(1).id)]
+    store.close()
+
+
 def test_C2_what_was_logged_is_uploaded_in_order_and_kept_until_it_is_answered(store: EdgeStore) -> None:
     store.add_lease("le-1", 1, PAYER, 10_000).result()
     for number in range(5):
         store.log(line(number)).result()
-    store.note_sent(PAYER, line(3).id)
+    store.note_sent(PAYER, line(3).id, line(3).expires)
     store.log(line(9, lease="")).result()
     lines, notes, last_seq, _ = store.waiting(4)
     assert [each.seq for each in lines] == sorted(each.seq for each in lines)

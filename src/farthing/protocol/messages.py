@@ -39,8 +39,11 @@ def _version() -> int:
     return X402_VERSION
 
 
-class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What all messages of the wire have in common: frozen, camelCase, defaults left out."""
+class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    """What all messages of the wire have in common: frozen, camelCase, defaults left out.
+
+    A message is a tree, as the JSON is that it stands for, so that the collector need not look at it.
+    """
 
 
 class ResourceInfo(Message, frozen=True):

@@ -15,17 +15,20 @@ import msgspec
 from farthing.errors import FarthingError, RemoteProtocolError, StoreError
 from farthing.flow import Effect, Flow, Now, Sleep
 from farthing.mechanisms.batch_credit import (
+    KeptCommitment,
+    KeptReceipt,
     SignedCommitment,
     UnknownKey,
+    keep,
+    receipt_for,
     settlement_of,
-    sign_receipt,
     verify_commitment,
 )
 from farthing.mechanisms.batch_credit.reasons import BLOCKED, PAYMENT_FAILED, REPLAYED, SIGNATURE_AGENT_UNKNOWN
 from farthing.mechanisms.batch_credit.verify import Keys
 from farthing.mechanisms.interface import Refusal
 from farthing.networks import KNOWN, Networks
-from farthing.protocol.clearing import COMMITTED_AFTER_MAX_SECONDS, Commitment
+from farthing.protocol.clearing import COMMITTED_AFTER_MAX_SECONDS
 from farthing.protocol.codec import pack_header
 from farthing.protocol.http import PAYMENT_RESPONSE
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, SettlementResponse
@@ -57,7 +60,7 @@ class FetchKey(Effect[PublicKey | None], frozen=True):
     key_id: str
 
 
-class Taken(msgspec.Struct, frozen=True):
+class Taken(msgspec.Struct, frozen=True, gc=False):
     """A commitment is taken: its nonce, and its price out of `lease`, until it is committed or given back."""
 
     lease: str
@@ -91,7 +94,7 @@ class Commit(Effect[bool], frozen=True):
 
     commitment: SignedCommitment
     taken: Taken
-    line: Commitment
+    line: KeptCommitment
 
 
 class CommitBound(Effect[Literal["committed", "known", "taken"]], frozen=True):
@@ -103,7 +106,7 @@ class CommitBound(Effect[Literal["committed", "known", "taken"]], frozen=True):
 
     commitment: SignedCommitment
     taken: Taken
-    line: Commitment
+    line: KeptCommitment
     bound: repeats.Bound
 
 
@@ -112,9 +115,10 @@ class NoteSent(Effect[None], frozen=True):
 
     payer: str
     commitment_id: str
+    expires: int
 
 
-class CreditTicket(msgspec.Struct, frozen=True):
+class CreditTicket(msgspec.Struct, frozen=True, gc=False):
     """A taken commitment on its way through the work. `scope` is that of its payment-identifier, or empty."""
 
     commitment: SignedCommitment
@@ -125,7 +129,7 @@ class CreditTicket(msgspec.Struct, frozen=True):
     scope: str = ""
 
 
-class OnCredit(msgspec.Struct, frozen=True):
+class OnCredit(msgspec.Struct, frozen=True, gc=False):
     """The answer to a commitment: headers to be added, once the commitment is on record."""
 
     settlement: str
@@ -157,17 +161,19 @@ def admit_commitment(  # noqa: PLR0911 - one for each way to be answered
             return looked_up
         scope = looked_up
     offers = offers_for(request)
-    # Echoed to the letter, which is what counts on credit; else it is said which member differs.
-    offer: Offered | Mismatch | None = next((each for each in offers if each.requirements == payment.accepted), None)
+    # Where none was echoed it is said which member differs.
     try:
-        offer = match_offer(payment, request, offers) if offer is None else offer
+        offer = _echoed(payment, offers) or match_offer(payment, request, offers)
     except RemoteProtocolError as error:
         return bad_payment(error.message, error.path)
     if isinstance(offer, Mismatch):
         return _refused(request, offers, networks, offer.reason, offer.message, network=offer.network)
     network = offer.requirements.network
     now_seconds = yield from Now()
-    verdict = yield from _verify(request, message, payment, offer, body=body, keys=keys, now_seconds=now_seconds)
+    judging = _Judging(message, payment, offer.requirements, body, request.url, now_seconds)
+    verdict = judging.by(keys)
+    if isinstance(verdict, UnknownKey):
+        verdict = yield from _with_key_fetched(judging, verdict)
     if isinstance(verdict, Refusal):
         return _refused(request, offers, networks, verdict.reason, verdict.message, network=network)
     taken = yield from TakeCommitment(verdict)
@@ -205,38 +211,44 @@ def _earlier(commitment: SignedCommitment, scope: str) -> Flow[Answer | None]:
     return repeats.earlier(bound) if bound is not None and same else None
 
 
-def _verify(
-    request: Request,
-    message: HttpRequest,
-    payment: PaymentPayload,
-    offer: Offered,
-    *,
-    body: bytes,
-    keys: Keys,
-    now_seconds: int,
-) -> Flow[SignedCommitment | Refusal]:
-    def judge(known: Keys) -> SignedCommitment | UnknownKey | Refusal:
+def _echoed(payment: PaymentPayload, offers: tuple[Offered, ...]) -> Offered | None:
+    """Find the offer that was echoed to the letter, which is what counts on credit."""
+    for each in offers:
+        if each.requirements == payment.accepted:
+            return each
+    return None
+
+
+class _Judging(msgspec.Struct, frozen=True, gc=False):
+    """A request with a commitment, and the offer that it is held to."""
+
+    message: HttpRequest
+    payment: PaymentPayload
+    offer: PaymentRequirements
+    body: bytes
+    resource: str
+    now_seconds: int
+
+    def by(self, keys: Keys) -> SignedCommitment | UnknownKey | Refusal:
+        """Judge it by the keys that are known."""
         return verify_commitment(
-            message,
-            offer=offer.requirements,
-            keys=known,
-            now_seconds=now_seconds,
-            body=body,
-            payment=payment,
-            resource=request.url,
+            self.message,
+            offer=self.offer,
+            keys=keys,
+            now_seconds=self.now_seconds,
+            body=self.body,
+            payment=self.payment,
+            resource=self.resource,
         )
 
-    verdict = judge(keys)
-    if not isinstance(verdict, UnknownKey):
-        return verdict
-    agent, key_id = verdict.agent, verdict.key_id
+
+def _with_key_fetched(judging: _Judging, unknown: UnknownKey) -> Flow[SignedCommitment | Refusal]:
+    agent, key_id = unknown.agent, unknown.key_id
     try:
         found = yield from FetchKey(agent, key_id)
     except FarthingError as error:
         return Refusal(SIGNATURE_AGENT_UNKNOWN, f"the key directory of {agent} can't be read: {error}")
-    if found is not None:
-        key = found
-        verdict = judge(lambda _agent, _key_id: key)
+    verdict = unknown if found is None else judging.by(lambda _agent, _key_id: found)
     if isinstance(verdict, UnknownKey):
         return Refusal(SIGNATURE_AGENT_UNKNOWN, f"{agent} has no account here, or its directory no key {key_id}")
     return verdict
@@ -262,7 +274,7 @@ def conclude_commitment(
         )
     settlement = pack_header(settlement_of(commitment, now_seconds=now_seconds))
     digest = None if body is None else content_digest(body)
-    lines, receipt = sign_receipt(
+    lines, _, signature = receipt_for(
         commitment,
         ticket.message,
         status=status,
@@ -271,7 +283,8 @@ def conclude_commitment(
         now_seconds=now_seconds,
         digest=digest,
     )
-    line = commitment.line(committed=now_seconds, lease=ticket.taken.lease, receipt=receipt)
+    receipt = KeptReceipt(status, digest, signer.public_key.thumbprint, signature)
+    line = keep(commitment, receipt, committed=now_seconds, lease=ticket.taken.lease)
     concluded = OnCredit(settlement, lines if digest is None else (*lines, ("content-digest", digest)))
     became: Literal["committed", "known", "taken"]
     try:
@@ -321,7 +334,13 @@ def give_back(ticket: CreditTicket) -> Flow[None]:
 
 def sent(ticket: CreditTicket) -> Flow[None]:
     """Note that all bytes of the answer went out."""
-    yield from NoteSent(ticket.commitment.signed.payer, ticket.commitment.commitment_id)
+    yield from note_of(ticket)
+
+
+def note_of(ticket: CreditTicket) -> NoteSent:
+    """Give the one effect of `sent`, for a door that runs no flow for it: nothing is awaited, nothing can be cut."""
+    signed = ticket.commitment.signed
+    return NoteSent(signed.payer, ticket.commitment.commitment_id, signed.valid_before)
 
 
 def _not_taken(

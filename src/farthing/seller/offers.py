@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,8 @@ from farthing.seller.routes import Route
 from farthing.seller.states import Taking
 
 _ADDRESS_CHARS: Final = 42
+# Routes whose offers are remembered: more than a seller writes down.
+_ROUTES_REMEMBERED_MAX: Final = 1_024
 _DECLARED: Final = {
     taking: {NAME: declaration(required=taking is Taking.REQUIRED)} for taking in (Taking.OPTIONAL, Taking.REQUIRED)
 }
@@ -51,10 +54,20 @@ class Matched(msgspec.Struct, frozen=True, gc=False):
 
 def offers_for(request: Request) -> tuple[Offered, ...]:
     """Make the route's offers for this request, callable prices computed anew. Raises what a callable raises."""
+    fixed = _fixed_offers(request.route)
+    if fixed is not None:
+        return fixed
     ways = request.route.ways
     return tuple(
         [Offered(way.mechanism, way.requirements(request.facts) if way.fixed is None else way.fixed) for way in ways]
     )
+
+
+@lru_cache(maxsize=_ROUTES_REMEMBERED_MAX)
+def _fixed_offers(route: Route) -> tuple[Offered, ...] | None:
+    """Make the offers of a route whose every price is fixed, once; None for another."""
+    made = [Offered(way.mechanism, way.fixed) for way in route.ways if way.fixed is not None]
+    return tuple(made) if len(made) == len(route.ways) else None
 
 
 def payment_required_for(request: Request, offers: tuple[Offered, ...], error: str) -> PaymentRequired:

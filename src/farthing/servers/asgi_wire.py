@@ -19,7 +19,7 @@ HeaderList: TypeAlias = tuple[tuple[str, str], ...]
 RawHeaders: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 # Heads of paid answers, which on most routes are the same but for the length: a hundred kilobytes or so.
-_HEADS_MAX: Final = 256
+HEADS_MAX: Final = 256
 # The server whose requests say without being asked that their client has gone.
 _TELLS: Final = "uvicorn."
 
@@ -124,7 +124,7 @@ def paid_head(
     return made
 
 
-@lru_cache(maxsize=_HEADS_MAX)
+@lru_cache(maxsize=HEADS_MAX)
 def _head(headers: RawHeaders, shared_cache: bool) -> tuple[RawHeaders, bool]:  # noqa: FBT001 - a key
     made = tuple(encoded(paid_headers(decoded(headers), settlement="", shared_cache=shared_cache)))
     return made, any(name in (b"content-length", b"transfer-encoding") for name, _ in made)

@@ -5,7 +5,7 @@ A body that comes whole is under the receipt with its digest; one that streams i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
@@ -24,13 +24,24 @@ from farthing.seller.credit import (
     admit_commitment,
     conclude_commitment,
     give_back,
-    sent,
+    note_of,
 )
 from farthing.seller.headers import paid_headers
 from farthing.seller.payment import Payment
 from farthing.seller.repeats import Repeated, repeated
 from farthing.seller.request import Request
-from farthing.servers.asgi_wire import HeaderList, Message, Replayed, Send, decoded, encoded, send_answer
+from farthing.servers.asgi_wire import (
+    HEADS_MAX,
+    HeaderList,
+    Message,
+    RawHeaders,
+    Replayed,
+    Send,
+    decoded,
+    encoded,
+    raw,
+    send_answer,
+)
 from farthing.servers.edge import CREDIT_PREFIX
 from farthing.signatures.keys import MessageSigner
 from farthing.signatures.messages import HttpRequest, gather_fields, normal_authority
@@ -66,20 +77,23 @@ def admit_on_credit(
     payment: PaymentPayload,
     *,
     raw_path: str,
-    pairs: Iterable[tuple[str, str]],
+    pairs: Collection[tuple[str, str]],
     body: bytes,
 ) -> Flow[CreditVerdict]:
     """The flow before the work. The request is the one that was signed, under the public base of the configuration.
 
-    `raw_path` is the path as it was sent, before anything was decoded.
+    `raw_path` is the path as it was sent, before anything was decoded; names in `pairs` are lower case.
     """
     scheme, authority, prefix = _base(seller.base_url)
+    fields: dict[str, tuple[str, ...]] = {name: (value,) for name, value in pairs}
+    if len(fields) < len(pairs):
+        fields = gather_fields(pairs)
     message = HttpRequest(
         request.method,
         authority,
         prefix + raw_path,
         f"?{request.query}" if request.query else "",
-        gather_fields(pairs),
+        fields,
         scheme,
     )
     return admit_commitment(request, message, payment, body=body, keys=edge.known, networks=seller.networks)
@@ -118,9 +132,22 @@ def payment_of(ticket: CreditTicket) -> Payment:
 
 def credit_headers(headers: HeaderList, ticket: CreditTicket, concluded: OnCredit) -> HeaderList:
     """Make the headers of an answer on credit: the handler's, private, with PAYMENT-RESPONSE and the receipt."""
+    return (*_kept_headers(headers, ticket.shared_cache), *_our_headers(concluded))
+
+
+def _our_headers(concluded: OnCredit) -> HeaderList:
+    return (CURRENT.settlement_header(concluded.settlement), *concluded.headers)
+
+
+def _kept_headers(headers: HeaderList, shared_cache: bool) -> HeaderList:  # noqa: FBT001 - part of a key
     kept = tuple(each for each in headers if each[0].lower() not in _OURS)
-    paid = paid_headers(kept, settlement=concluded.settlement, shared_cache=ticket.shared_cache)
-    return (*paid, *concluded.headers)
+    return paid_headers(kept, settlement="", shared_cache=shared_cache)
+
+
+# On most routes the same but for the length, as the heads of other paid answers are.
+@lru_cache(maxsize=HEADS_MAX)
+def _kept_head(headers: RawHeaders, shared_cache: bool) -> RawHeaders:  # noqa: FBT001 - a key
+    return tuple(encoded(_kept_headers(decoded(headers), shared_cache)))
 
 
 async def send_instead(door: PaymentMiddleware, answer: Answer, receive: Replayed, send: Send) -> None:
@@ -178,7 +205,7 @@ class HeldHead:
         gone = await self._receive.client_has_gone()
         await self._send(message)
         if not gone:
-            await self._door.drive(sent(self._ticket))
+            self._door.seller.performer.begin(note_of(self._ticket))
 
     async def _begin(self, whole: bytes | None) -> bool:
         """Put the commitment on record, and send the head; False where another answer went out instead."""
@@ -190,7 +217,9 @@ class HeldHead:
             self._over = True
             await send_answer(self._send, conclusion)
             return False
-        await self._send({**start, "headers": encoded(self._head(conclusion)), "trailers": False})
+        kept = _kept_head(raw(start.get("headers", ())), self._ticket.shared_cache)
+        headers = [*kept, *encoded(_our_headers(conclusion))]
+        await self._send({**start, "headers": headers, "trailers": False})
         return True
 
     def _head(self, concluded: OnCredit) -> HeaderList:

@@ -30,10 +30,10 @@ import msgspec
 
 from farthing.errors import ConfigError, FarthingError, RemoteProtocolError, StoreError
 from farthing.flow import Effect
+from farthing.mechanisms.batch_credit import pack_kept
 from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
 from farthing.networks import Networks, Token
 from farthing.protocol.clearing import DECIMALS, KeyRecord, Label, fits_upload
-from farthing.protocol.codec import encode_json
 from farthing.seller.credit import Commit, CommitBound, FetchKey, GiveBack, NoteSent, NotTaken, TakeCommitment, Taken
 from farthing.servers.edge_repeats import Repeats
 from farthing.signatures.keys import MessageSigner, PublicKey
@@ -286,7 +286,7 @@ class Edge:
 
     def _note_sent(self, effect: NoteSent) -> None:
         with contextlib.suppress(StoreError):
-            self._living().store.note_sent(effect.payer, effect.commitment_id)
+            self._living().store.note_sent(effect.payer, effect.commitment_id, effect.expires)
 
     def _living(self) -> _Life:
         """This process's part; a forked process begins a life of its own."""
@@ -338,13 +338,13 @@ class _Life:
             line = msgspec.structs.replace(line, lapsed=True)
         return LoggedLine(
             payer=line.payer,
-            id=line.id,
+            id=commitment.commitment_id,
             nonce=commitment.profile.nonce,
             expires=line.expires,
             lease=effect.taken.lease,
             amount=commitment.signed.amount,
             key_id=line.key,
-            line=encode_json(line),
+            line=pack_kept(line),
         )
 
     async def _adopt(self) -> None:

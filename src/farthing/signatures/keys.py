@@ -11,9 +11,8 @@ import hashlib
 from typing import Annotated, Final, Protocol
 
 import msgspec
-from nacl.bindings import crypto_sign_open
+from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
 from nacl.exceptions import BadSignatureError
-from nacl.signing import SigningKey as NaclSigningKey
 
 from farthing.errors import SignerError
 from farthing.flow import Effect
@@ -96,19 +95,19 @@ class MessageSigner(Protocol):
 class SigningKey:
     """A private key in memory. Implements `MessageSigner`."""
 
-    __slots__ = ("_key", "public_key")
+    __slots__ = ("_secret", "public_key")
 
     def __init__(self, seed: bytes) -> None:
         """Take the 32 secret bytes (RFC 8032's private key, a JWK's `d`). Raises `SignerError` for another size."""
         if len(seed) != KEY_SIZE_BYTES:
             message = f"The secret of an Ed25519 key has {KEY_SIZE_BYTES} bytes, not {len(seed)}."
             raise SignerError(message)
-        self._key = NaclSigningKey(seed)
-        self.public_key: PublicKey = PublicKey(bytes(self._key.verify_key))
+        public, self._secret = crypto_sign_seed_keypair(seed)
+        self.public_key: PublicKey = PublicKey(public)
 
     def sign(self, data: bytes) -> bytes:
         """Sign: 64 bytes, the same for the same data."""
-        return self._key.sign(data).signature
+        return crypto_sign(data, self._secret)[:SIGNATURE_SIZE_BYTES]
 
     def __repr__(self) -> str:
         """Name the public key; the secret stays unseen."""

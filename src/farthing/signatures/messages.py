@@ -38,7 +38,7 @@ _QUERY_PARTS_MAX: Final = 1_000
 _DICTIONARIES: Final = frozenset({"content-digest", "repr-digest", "signature-agent"})
 
 
-class HttpRequest(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     """A request: `path` and `query` raw as they are sent, `query` with its `?` or empty.
 
     `authority` as `@authority` has it (`normal_authority`); `fields` by lower-case name, each line by itself

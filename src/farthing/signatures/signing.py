@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,7 +14,6 @@ from farthing.signatures.fields import (
     Params,
     SignatureInvalid,
     parse_dictionary,
-    serialize,
     serialize_inner_list,
 )
 from farthing.signatures.keys import ALGORITHM, MessageSigner, PublicKey
@@ -95,8 +95,10 @@ def sign(
 
 
 def signature_lines(label: str, text: str, signature: bytes) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Write the two header lines of one signature."""
-    return ("Signature-Input", f"{label}={text}"), ("Signature", serialize({label: signature}))
+    """Write the two header lines of one signature; `label` is a key of a dictionary."""
+    # As `serialize` would write it (a test compares), at a tenth of the time.
+    encoded = binascii.b2a_base64(signature, newline=False).decode("ascii")
+    return ("Signature-Input", f"{label}={text}"), ("Signature", f"{label}=:{encoded}:")
 
 
 def read_signatures(fields: Fields) -> tuple[ReceivedSignature, ...]:

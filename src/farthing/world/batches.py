@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import sqlite3
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -11,8 +12,12 @@ from farthing.errors import StoreError
 from farthing.world.connection import Connection
 from farthing.world.pending import Pending
 
+# Of a turn of a loop that asks for more, so much is handed over at once: it is written while the turn goes on.
+HAND_OVER_MAX: Final = 32
 # In the place of an item, where an operation is a single one.
 ALONE: Final = object()
+# A note that nobody awaits is written with the next batch, or after this: short of any lease by far.
+IDLE_SECONDS: Final = 0.05
 
 
 class Waiting(NamedTuple):
@@ -22,6 +27,54 @@ class Waiting(NamedTuple):
     item: Any
     pending: Pending[Any]
     awaited: bool
+
+
+class Queue:
+    """What waits for a writer, in its order. It is handed over by lists: a list wakes the writer once.
+
+    Who puts holds a lock of its own, and one thread takes.
+    """
+
+    __slots__ = ("_left", "_lists", "_put", "_taken")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._lists: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
+        self._left: list[Waiting] = []
+        self._put = self._taken = 0
+
+    def __len__(self) -> int:
+        """Count the operations that wait."""
+        return self._put - self._taken
+
+    def put(self, waiting: list[Waiting]) -> None:
+        """Add what was asked for together; the list is the queue's from now on."""
+        self._put += len(waiting)
+        self._lists.put(waiting)
+
+    def end(self) -> None:
+        """Say that nothing will be added any more."""
+        self._lists.put(None)
+
+    def take(self, limit: int) -> tuple[list[Waiting], bool]:
+        """Wait for a batch of at most `limit`; and say whether it is the last, which may be empty."""
+        batch: list[Waiting] = []
+        awaited = False
+        some = self._left or self._lists.get()
+        while some is not None:
+            room = limit - len(batch)
+            batch += some[:room]
+            self._left = some[room:]
+            if len(batch) >= limit:
+                break
+            awaited = awaited or any(each.awaited for each in some)
+            try:
+                # What nobody awaits is no reason for a commit of its own, for as long as others may come.
+                some = self._lists.get_nowait() if awaited else self._lists.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                break
+        self._taken += len(batch)
+        return batch, some is None
 
 
 class Gathered:
@@ -36,10 +89,12 @@ class Gathered:
         self._waiting: list[Waiting] = []
 
     def add(self, waiting: Waiting) -> None:
-        """Add one; the first asks for the turn's end."""
+        """Add one; the first asks for the turn's end, and a long turn hands over before it."""
         if not self._waiting:
             self.loop.call_soon(self.hand_over)
         self._waiting.append(waiting)
+        if len(self._waiting) >= HAND_OVER_MAX:
+            self.hand_over()
 
     def hand_over(self) -> None:
         """Hand over what there is. Called in the loop's thread, at the turn's end or by who blocks for an answer."""

@@ -24,7 +24,7 @@ _BIND: Final = (
     "fingerprint = excluded.fingerprint, settlement = excluded.settlement, expires = excluded.expires, noted = 0 "
     "WHERE edge_identifier.expires < ?"
 )
-_BOUND_TO: Final = "SELECT payer, id FROM edge_identifier WHERE scope = ?"
+_BOUND_TO: Final = "SELECT payer, id, expires FROM edge_identifier WHERE scope = ?"
 _KEEP: Final = (
     "INSERT INTO edge_answer (scope, expires, answer) VALUES (?, ?, ?) "
     "ON CONFLICT (scope) DO UPDATE SET expires = excluded.expires, answer = excluded.answer"
@@ -61,7 +61,8 @@ def bind_together(
         if _bind(connection, items[place]):
             free.append(place)
         else:
-            same = tuple(connection.execute(_BOUND_TO, (bound.scope,)).fetchone()) == (bound.payer, bound.commitment_id)
+            payer, commitment_id, _ = connection.execute(_BOUND_TO, (bound.scope,)).fetchone()
+            same = (payer, commitment_id) == (bound.payer, bound.commitment_id)
             became[place] = "known" if same else "taken"
     for place, is_new in zip(free, log(connection, [items[each].line for each in free]), strict=True):
         # Where the route took no ids when it was committed first, its commitment is there already.
@@ -95,12 +96,12 @@ def drop_over(connection: Connection, now_seconds: int) -> None:
     connection.execute(_DROP_IDENTIFIERS, (_over(now_seconds),))
 
 
-def note_repeated(connection: Connection, scope: str) -> tuple[str, str] | None:
-    """Note that an answer was given again: whose it is (payer, commitment id), the first time."""
+def note_repeated(connection: Connection, scope: str) -> tuple[str, str, int] | None:
+    """Note that an answer was given again: of which commitment (payer, id, expires), the first time."""
     if connection.execute(_NOTE_REPEATED, (scope,)).rowcount != 1:
         return None
-    payer, commitment_id = connection.execute(_BOUND_TO, (scope,)).fetchone()
-    return str(payer), str(commitment_id)
+    payer, commitment_id, expires = connection.execute(_BOUND_TO, (scope,)).fetchone()
+    return str(payer), str(commitment_id), int(expires)
 
 
 def _over(now_seconds: int) -> int:

@@ -17,23 +17,29 @@ from farthing.seller.repeats import Bound
 from farthing.world import edge_answers
 from farthing.world.connection import Connection
 from farthing.world.database import off_the_loop, open_database
+from farthing.world.many_rows import write
 from farthing.world.pending import Pending
 
 _LOG: Final = (
     "INSERT INTO edge_commitment (edge, payer, id, nonce, expires, lease, amount, key_id, line) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (payer, id) DO NOTHING"
+    "VALUES {} ON CONFLICT (expires, id) DO NOTHING"
 )
+_LOG_COLUMNS: Final = 9
+_LAST: Final = "SELECT COALESCE(MAX(seq), 0) FROM edge_commitment"
+_SINCE: Final = "SELECT id FROM edge_commitment WHERE seq > ?"
 _COUNT: Final = "UPDATE edge_lease SET count = count + ?, spent = spent + ? WHERE lease = ?"
-# A long answer may end after its commitment was uploaded and dropped here: number 0 stands for what is there already.
-_NOTE: Final = (
-    "INSERT INTO edge_sent (edge, seq, payer, id) "
-    "VALUES (?, COALESCE((SELECT seq FROM edge_commitment WHERE payer = ? AND id = ?), 0), ?, ?)"
-)
+_NOTE: Final = "INSERT INTO edge_sent (edge, payer, id, expires) VALUES {}"
+_NOTE_COLUMNS: Final = 4
 _RECENT: Final = "SELECT payer, nonce, id, expires FROM edge_commitment WHERE expires >= ?"
 _CURSOR: Final = "SELECT COALESCE(MAX(last_seq), 0), COALESCE(MAX(last_note), 0) FROM edge_upload WHERE edge = ?"
 _SEQUENCE: Final = "SELECT COALESCE(MAX(sequence), 0) FROM edge_upload WHERE edge = ? AND epoch = ?"
 _LINES: Final = "SELECT seq, payer, key_id, line FROM edge_commitment WHERE edge = ? AND seq > ? ORDER BY seq LIMIT ?"
-_NOTES: Final = "SELECT note, seq, payer, id FROM edge_sent WHERE edge = ? AND note > ? ORDER BY note LIMIT ?"
+# A long answer may end after its commitment was uploaded and dropped here: number 0 stands for what is there already.
+_NOTES: Final = (
+    "SELECT n.note, COALESCE(c.seq, 0), n.payer, n.id FROM edge_sent n "
+    "LEFT JOIN edge_commitment c ON c.expires = n.expires AND c.id = n.id "
+    "WHERE n.edge = ? AND n.note > ? ORDER BY n.note LIMIT ?"
+)
 _ADD_UPLOAD: Final = (
     "INSERT INTO edge_upload (edge, epoch, sequence, last_seq, last_note, made_at, body, answer) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -79,8 +85,8 @@ _KEYS_MAX: Final = 100_000
 _key_decoder = msgspec.json.Decoder(KeyRecord)
 
 
-class LoggedLine(msgspec.Struct, frozen=True):
-    """A commitment on its way into the log. `line` is the JSON of `protocol.clearing.Commitment`."""
+class LoggedLine(msgspec.Struct, frozen=True, gc=False):
+    """A commitment on its way into the log. `line` is as `farthing.mechanisms.batch_credit.kept` keeps it."""
 
     payer: str
     id: str
@@ -152,21 +158,28 @@ class EdgeStore:
         """Append a commitment; True once it is durable, False where it is there already."""
         return self._database.join(self._log_together, line)
 
-    def note_sent(self, payer: str, commitment_id: str) -> None:
-        """Note, without waiting, that an answer went out whole."""
-        self._database.join(_note_together, (self.edge, payer, commitment_id), awaited=False)
+    def note_sent(self, payer: str, commitment_id: str, expires: int) -> None:
+        """Note, without waiting, that the answer to a commitment that expires then went out whole."""
+        self._database.join(_note_together, (self.edge, payer, commitment_id, expires), awaited=False)
 
     def recent(self, since_seconds: int) -> list[tuple[str, str, str, int]]:
         """Give (payer, nonce, id, expires) of the commitments that expire at `since_seconds` or later."""
         return [(row[0], row[1], row[2], row[3]) for row in self._database.fetch(_RECENT, (since_seconds,))]
 
     def _log_together(self, connection: Any, lines: list[LoggedLine]) -> list[bool]:
-        new: list[bool] = []
+        last = connection.execute(_LAST).fetchone()[0]
+        rows = [
+            (self.edge, each.payer, each.id, each.nonce, each.expires, each.lease, each.amount, each.key_id, each.line)
+            for each in lines
+        ]
+        if write(connection, _LOG, _LOG_COLUMNS, rows) == len(lines):
+            new = [True] * len(lines)
+        else:
+            # A batch holds the store's lock: what has a later number is its own. Of copies in it the first is new.
+            ours = {row[0] for row in connection.execute(_SINCE, (last,))}
+            new = [_taken_from(ours, each.id) for each in lines]
         spent: dict[str, tuple[int, int]] = {}
-        for line in lines:
-            row = (self.edge, line.payer, line.id, line.nonce, line.expires, line.lease, line.amount, line.key_id)
-            is_new = connection.execute(_LOG, (*row, line.line)).rowcount == 1
-            new.append(is_new)
+        for line, is_new in zip(lines, new, strict=True):
             if is_new and line.lease:
                 count, amount = spent.get(line.lease, (0, 0))
                 spent[line.lease] = (count + 1, amount + line.amount)
@@ -291,10 +304,16 @@ class EdgeStore:
         return self._database.submit(lambda connection: _run(connection, _CLOSE_LEASE, (CLOSED, lease)))
 
 
-def _note_together(connection: Any, notes: list[tuple[str, str, str]]) -> list[None]:
-    for edge, payer, commitment_id in notes:
-        connection.execute(_NOTE, (edge, payer, commitment_id, payer, commitment_id))
+def _note_together(connection: Any, notes: list[tuple[str, str, str, int]]) -> list[None]:
+    write(connection, _NOTE, _NOTE_COLUMNS, notes)
     return [None] * len(notes)
+
+
+def _taken_from(ours: set[str], named: str) -> bool:
+    if named not in ours:
+        return False
+    ours.remove(named)
+    return True
 
 
 def _run(connection: Any, sql: str, parameters: tuple[Any, ...]) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from farthing.mechanisms.batch_credit import unpack_kept, written_out
 from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
 from farthing.protocol.clearing import (
     UPLOAD_LINES_MAX,
@@ -249,7 +250,7 @@ class Uploader:
         for line in lines:
             if size_bytes > _UNPACKED_BYTES:
                 break
-            added = [*self._key_of(line), _with_sent(line) if line.seq in sent else line.line]
+            added = [*self._key_of(line), upload_line(line.line, sent=line.seq in sent)]
             size_bytes += sum(map(len, added))
             parts += added
             merged.add(line.seq)
@@ -300,5 +301,10 @@ class Uploader:
                 self._lapsed.discard(lease.lease)
 
 
-def _with_sent(line: Waiting) -> bytes:
-    return msgspec.json.encode(msgspec.structs.replace(_commitment_decoder.decode(line.line), sent=True))
+def upload_line(logged: bytes, *, sent: bool) -> bytes:
+    """Write a line of the log as it is uploaded: what an older version logged is JSON as it was uploaded then."""
+    if not logged.startswith(b"{"):
+        return msgspec.json.encode(written_out(unpack_kept(logged), sent=sent))
+    if not sent:
+        return logged
+    return msgspec.json.encode(msgspec.structs.replace(_commitment_decoder.decode(logged), sent=True))

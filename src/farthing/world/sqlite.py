@@ -21,7 +21,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import queue
 import sqlite3
 import threading
 import weakref
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from farthing.errors import StoreError
-from farthing.world.batches import ALONE, Gathered, Waiting, run_together
+from farthing.world.batches import ALONE, Gathered, Queue, Waiting, run_together
 from farthing.world.filelock import FileLock
 from farthing.world.migrations import Migration, load_migrations, migrate
 from farthing.world.pending import Pending, settle_all
@@ -47,8 +46,6 @@ __all__ = ["Database", "Joint", "Migration", "Operation", "Pending", "load_migra
 BATCH_LIMIT = 512
 # Operations that wait: at some 10,000 a second, more than this would wait longer than a caller's time-out.
 QUEUE_LIMIT = 20_000
-# A note that nobody awaits is written with the next batch, or after this: short of any lease by far.
-IDLE_SECONDS = 0.05
 # Another process's batch takes milliseconds; one that holds the lock for this long is stopped or stuck.
 LOCK_TIMEOUT_SECONDS = 10.0
 # For writers that do not know our lock file, such as the sqlite3 shell.
@@ -115,7 +112,7 @@ class Database:
     def join(self, joint: Joint[T, R], item: T, *, awaited: bool = True) -> Pending[R]:
         """Have `joint` do `item`, with all others that a batch holds for it; else as `submit`.
 
-        What is asked for in one turn of an event loop is handed over at its end, so that it is one batch; what is
+        What is asked for in one turn of an event loop is handed over at its end, in parts where it is much; what is
         wrong then is the answer. Of one batch the single operations come first, in their order.
         """
         loop = asyncio._get_running_loop()  # noqa: SLF001 - its public twin raises where there is none
@@ -134,7 +131,7 @@ class Database:
         with self._submit_lock:
             if self._closed:
                 raise StoreError(f"The store {self.path} is closed.")
-            if self._queue.qsize() >= self._queue_limit:
+            if len(self._queue) >= self._queue_limit:
                 raise StoreError(
                     f"{self._queue_limit} writes wait for the store {self.path} already: it is slower than its load. "
                     "Nothing was written; try again later."
@@ -143,8 +140,7 @@ class Database:
                 arguments = (self._queue,)
                 self._thread = threading.Thread(target=self._write, args=arguments, name="farthing-store", daemon=True)
                 self._thread.start()
-            for each in waiting:
-                self._queue.put(each)
+            self._queue.put(waiting)
 
     def read(self, query: Operation[R]) -> R:
         """Run `query` in this thread, on a connection of its own that can't write, and over one snapshot.
@@ -185,7 +181,7 @@ class Database:
                 return
             self._closed = True
             thread = self._thread
-            self._queue.put(None)
+            self._queue.end()
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_SECONDS)
             if thread.is_alive():
@@ -201,26 +197,13 @@ class Database:
 
     # The writer thread
 
-    def _write(self, waiting: queue.SimpleQueue[Waiting | None]) -> None:
+    def _write(self, waiting: Queue) -> None:
         ended = False
         while not ended:
-            batch: list[Waiting] = []
-            awaited = False
-            item = waiting.get()
-            while item is not None:
-                batch.append(item)
-                awaited = awaited or item.awaited
-                if len(batch) >= BATCH_LIMIT:
-                    break
-                try:
-                    # What nobody awaits is no reason for a commit of its own, for as long as others may come.
-                    item = waiting.get_nowait() if awaited else waiting.get(timeout=IDLE_SECONDS)
-                except queue.Empty:
-                    break
-            ended = item is None
+            batch, ended = waiting.take(BATCH_LIMIT)
             if batch:
                 self._settle(batch)
-            del batch, item  # an idle writer keeps nobody's operation alive
+            del batch  # an idle writer keeps nobody's operation alive
 
     def _settle(self, batch: list[Waiting]) -> None:
         """Commit `batch` and answer its callers, whatever happens."""
@@ -263,7 +246,7 @@ class Database:
     def _start_afresh(self) -> None:
         self._submit_lock = threading.Lock()
         self._writer_lock = threading.Lock()
-        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._queue = Queue()
         self._thread = None
         self._file_lock = None
         self._writer = None
@@ -351,6 +334,8 @@ class Database:
             raise StoreError(f"The store {self.path} is on a file system without shared memory: use a local disk.")
         # FULL: a commit is on disk, not only out of the process, before its caller is told.
         connection.execute("PRAGMA synchronous=FULL")
+        # What a statement of many rows would undo where it fails is kept in memory: it were a file for each of them.
+        connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA cache_size=-{CACHE_KIBIBYTES}")
         connection.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}")

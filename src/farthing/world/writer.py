@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from farthing.errors import StoreError
-from farthing.world.batches import ALONE, Gathered, Waiting
+from farthing.world.batches import ALONE, Gathered, Queue, Waiting
 from farthing.world.connection import Joint, Operation
 from farthing.world.pending import Pending, settle_all
 
@@ -20,8 +19,6 @@ T = TypeVar("T")
 BATCH_LIMIT: Final = 512
 # Operations that wait: at some 5,000 a second, more than this would wait longer than a caller's time-out.
 QUEUE_LIMIT: Final = 20_000
-# A note that nobody awaits is written with the next batch, or after this: short of any lease by far.
-IDLE_SECONDS: Final = 0.05
 # A closing process waits this long for the batches that are queued.
 CLOSE_TIMEOUT_SECONDS: Final = 30.0
 
@@ -40,7 +37,7 @@ class Writer:
         self._commit = commit
         self._queue_limit = queue_limit
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._queue = Queue()
         self._thread: threading.Thread | None = None
         self._local = threading.local()
         self.closed = False
@@ -73,7 +70,7 @@ class Writer:
         with self._lock:
             self.closed = True
             thread = self._thread
-            self._queue.put(None)
+            self._queue.end()
         if thread is None:
             return True
         thread.join(CLOSE_TIMEOUT_SECONDS)
@@ -87,7 +84,7 @@ class Writer:
     def _put(self, waiting: list[Waiting]) -> None:
         with self._lock:
             self.check_open()
-            if self._queue.qsize() >= self._queue_limit:
+            if len(self._queue) >= self._queue_limit:
                 raise StoreError(
                     f"{self._queue_limit} writes wait for the store {self._place} already: it is slower than its load. "
                     "Nothing was written; try again later."
@@ -95,30 +92,15 @@ class Writer:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="farthing-store", daemon=True)
                 self._thread.start()
-            for each in waiting:
-                self._queue.put(each)
+            self._queue.put(waiting)
 
     def _run(self) -> None:
-        waiting = self._queue
         ended = False
         while not ended:
-            batch: list[Waiting] = []
-            awaited = False
-            item = waiting.get()
-            while item is not None:
-                batch.append(item)
-                awaited = awaited or item.awaited
-                if len(batch) >= BATCH_LIMIT:
-                    break
-                try:
-                    # What nobody awaits is no reason for a commit of its own, for as long as others may come.
-                    item = waiting.get_nowait() if awaited else waiting.get(timeout=IDLE_SECONDS)
-                except queue.Empty:
-                    break
-            ended = item is None
+            batch, ended = self._queue.take(BATCH_LIMIT)
             if batch:
                 self._settle(batch)
-            del batch, item  # an idle writer keeps nobody's operation alive
+            del batch  # an idle writer keeps nobody's operation alive
 
     def _settle(self, batch: list[Waiting]) -> None:
         """Commit `batch` and answer its callers, whatever happens."""

@@ -16,6 +16,14 @@ from __future__ import annotations
 from farthing.mechanisms.batch_credit.buyer import Agent, BatchCreditBuyer
 from farthing.mechanisms.batch_credit.cloudflare import CloudflareBuyer
 from farthing.mechanisms.batch_credit.evidence import judge_line
+from farthing.mechanisms.batch_credit.kept import (
+    KeptCommitment,
+    KeptReceipt,
+    keep,
+    pack_kept,
+    unpack_kept,
+    written_out,
+)
 from farthing.mechanisms.batch_credit.payload import (
     CLOUDFLARE,
     NETWORKS,
@@ -24,7 +32,7 @@ from farthing.mechanisms.batch_credit.payload import (
     CreditTerms,
     read_terms,
 )
-from farthing.mechanisms.batch_credit.receipts import settlement_of, sign_receipt
+from farthing.mechanisms.batch_credit.receipts import receipt_for, settlement_of, sign_receipt
 from farthing.mechanisms.batch_credit.seller import BatchCreditSeller
 from farthing.mechanisms.batch_credit.verify import SignedCommitment, UnknownKey, commitment_id, verify_commitment
 
@@ -38,12 +46,19 @@ __all__ = [
     "CloudflareBuyer",
     "CreditPayload",
     "CreditTerms",
+    "KeptCommitment",
+    "KeptReceipt",
     "SignedCommitment",
     "UnknownKey",
     "commitment_id",
     "judge_line",
+    "keep",
+    "pack_kept",
     "read_terms",
+    "receipt_for",
     "settlement_of",
     "sign_receipt",
+    "unpack_kept",
     "verify_commitment",
+    "written_out",
 ]

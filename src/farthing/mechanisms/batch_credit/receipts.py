@@ -31,14 +31,28 @@ RECEIPT_AGE_MAX_SECONDS: Final = 600
 def settlement_of(commitment: SignedCommitment, *, now_seconds: int) -> SettlementResponse:
     """Write what PAYMENT-RESPONSE says of a commitment: accepted, and by which id it will be billed."""
     signed = commitment.signed
+    return settlement_for(
+        network=signed.network,
+        payer=signed.payer,
+        amount=signed.amount,
+        asset=signed.asset,
+        commitment_id=commitment.commitment_id,
+        now_seconds=now_seconds,
+    )
+
+
+def settlement_for(
+    *, network: str, payer: str, amount: int, asset: str, commitment_id: str, now_seconds: int
+) -> SettlementResponse:
+    """Write the same of its parts."""
     return SettlementResponse(
         success=True,
         transaction="",
-        network=signed.network,
-        payer=signed.payer,
-        amount=str(signed.amount),
-        extra={"timestamp": now_seconds, COMMITMENT_ID: commitment.commitment_id},
-        asset=signed.asset,
+        network=network,
+        payer=payer,
+        amount=str(amount),
+        extra={"timestamp": now_seconds, COMMITMENT_ID: commitment_id},
+        asset=asset,
     )
 
 
@@ -52,11 +66,34 @@ def sign_receipt(
     now_seconds: int,
     digest: str | None = None,
 ) -> tuple[tuple[tuple[str, str], tuple[str, str]], Signed]:
-    """Sign an answer: its header lines Signature-Input and Signature, and the record for the upload.
+    """Sign an answer: its header lines Signature-Input and Signature, and the record of it.
 
     `payment_response` is the PAYMENT-RESPONSE value as it is sent; `digest` the answer's Content-Digest, where its body
     is buffered.
     """
+    lines, base, signature = receipt_for(
+        commitment,
+        request,
+        status=status,
+        payment_response=payment_response,
+        signer=signer,
+        now_seconds=now_seconds,
+        digest=digest,
+    )
+    return lines, signed_record(base, signature, signer.public_key.thumbprint)
+
+
+def receipt_for(
+    commitment: SignedCommitment,
+    request: HttpRequest,
+    *,
+    status: int,
+    payment_response: str,
+    signer: MessageSigner,
+    now_seconds: int,
+    digest: str | None,
+) -> tuple[tuple[tuple[str, str], tuple[str, str]], bytes, bytes]:
+    """Sign an answer likewise: its header lines, the signature base, and the signature."""
     profile = commitment.profile
     text = receipt_params(
         label=profile.label, created=now_seconds, key_id=signer.public_key.thumbprint, with_digest=digest is not None
@@ -65,7 +102,7 @@ def sign_receipt(
         text, status=status, payment_response=payment_response, request=request, signed=profile, digest=digest
     )
     signature = signer.sign(base)
-    return signature_lines("receipt", text, signature), signed_record(base, signature, signer.public_key.thumbprint)
+    return signature_lines("receipt", text, signature), base, signature
 
 
 class ReadReceipt(msgspec.Struct, frozen=True):
