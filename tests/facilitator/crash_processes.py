@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -94,7 +95,8 @@ class Processes:
 
     def kill(self, name: str) -> None:
         if name not in self.statuses:
-            os.kill(self.pids[name], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself a moment ago
+                os.kill(self.pids[name], signal.SIGKILL)
         self.ended(name)
 
     def ended(self, name: str) -> int:
