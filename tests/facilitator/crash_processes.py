@@ -76,6 +76,8 @@ class Processes:
                 self.said.setdefault(said["name"], []).append(said["outcomes"])
 
     def start(self, name: str, world: World, waves: list[list[Payment]], *, crash_at: str = "", **changes: Any) -> None:
+        # What is known of another by its name would be taken for this one's.
+        assert name not in self.pids, f"{name} was started before"
         order = {
             "name": name,
             "config": world.config_text,

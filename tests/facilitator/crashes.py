@@ -150,6 +150,8 @@ class Campaign:
 
     def __init__(self, devnet: Devnet, folder: Path, processes: Processes, postgres_url: str = "") -> None:
         self.devnet, self.folder, self.processes, self.postgres_url = devnet, folder, processes, postgres_url
+        # Part of the names of processes, which are those of one campaign alone.
+        self.engine = "postgres" if postgres_url else "sqlite"
         self.servers_killed = 0
 
     def world(self, name: str) -> World:
@@ -166,7 +168,7 @@ class Campaign:
 
     def jobs(self, scenario: str, payments: int = 1) -> list[Job]:
         return [
-            Job(f"{scenario} {place}", self.world(f"{scenario}_{number}"), place, payments)
+            Job(f"{self.engine} {scenario} {place}", self.world(f"{scenario}_{number}"), place, payments)
             for number, place in enumerate(places(scenario))
         ]
 
@@ -324,7 +326,7 @@ class Campaign:
     def at_random(self, seed: int, seconds: float, kill_server: Callable[[], None] | None = None) -> Report:
         """Two processes on one store, each killed by chance while payments come, and their store's server with them."""
         chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-        job = Job(f"random {seed}", self.world(f"random_{seed}"), "", payments=0)
+        job = Job(f"{self.engine} random {seed}", self.world(f"random_{seed}"), "", payments=0)
         running: dict[str, float] = {}
         report = Report()
         end = time.monotonic() + seconds
