@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,10 +102,10 @@ class LocalServices:
             self.devnet.faucet(address, usdc=usdc, eth=eth)
         return Wallet(address, "0x" + key.hex())
 
-    def facilitator_config(self) -> str:
+    def facilitator_config(self, store: str = "") -> str:
         """A configuration, as `farthing facilitator` reads it. The key is in FACILITATOR_KEY."""
         return f"""
-store = {json.dumps(str(self.path("facilitator.sqlite3")))}
+store = {json.dumps(store or str(self.path("facilitator.sqlite3")))}
 [wallet]
 key_env = "FACILITATOR_KEY"
 [server]
@@ -123,20 +123,26 @@ eip712_version = "2"
 
     def start_facilitator(self) -> str:
         """Start another facilitator, and give its URL."""
+        return self._ends.enter_context(self.facilitator())
+
+    @contextlib.contextmanager
+    def facilitator(self, store: str = "") -> Iterator[str]:
+        """Another facilitator while the block runs, with a store of its own or this one; gives its URL."""
         config = self.path("farthing.toml")
-        config.write_text(self.facilitator_config(), "utf-8")
-        log = config.with_name("log").open("w", encoding="utf-8")
-        self._ends.enter_context(log)
+        config.write_text(self.facilitator_config(store), "utf-8")
         command = [sys.executable, "-m", "farthing", "facilitator", "--config", str(config), "--json"]
         environment = {**os.environ, "FACILITATOR_KEY": self.wallet(eth="10").key}
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        self._ends.callback(_end, process)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, f"the facilitator did not start: {config.with_name('log').read_text('utf-8')}"
-        return str(json.loads(line)["url"])
+        with config.with_name("log").open("w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                assert line, f"the facilitator did not start: {config.with_name('log').read_text('utf-8')}"
+                yield str(json.loads(line)["url"])
+            finally:
+                _end(process)
 
     def serve(self, app: Callable[[str], Any], *, wsgi: bool = False) -> str:
         """Serve what `app` makes of its URL, from a thread; the answer is the URL."""

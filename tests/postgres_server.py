@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -27,11 +28,14 @@ _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "listen_addresses": "",
-    "max_connections": "200",
+    "max_connections": "400",
     "shared_buffers": "32MB",
     "log_min_messages": "warning",
     "autovacuum": "off",
 }
+_STARTS_MAX = 200
+# Of a shared memory block, said by a server whose predecessor's children are still there.
+_STILL_THERE = "is still in use"
 _numbers = itertools.count()
 
 
@@ -70,8 +74,21 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
+        for _ in range(_STARTS_MAX):
+            said = self._start()
+            if said == "":
+                return
+            # The children of a server that was killed notice it by themselves, and no other starts before they have.
+            if _STILL_THERE not in said:
+                break
+            threading.Event().wait(0.05)
+        raise PostgresUnavailable(f"PostgreSQL does not start: {said}")
+
+    def _start(self) -> str:
+        """Start it once; what it said where it ended at once, else nothing."""
         settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         command: list[str | Path] = [self.programs / "postgres", "-D", self.data, "-k", self.folder, *settings]
+        logged = len(self.log())
         with (self.folder / "log").open("ab") as log:
             # A session of its own: Ctrl-C in the terminal is for the tests, which then end it.
             self._process = subprocess.Popen(
@@ -80,10 +97,10 @@ class PostgresServer:
         ready = [str(self.programs / "pg_isready"), "-h", str(self.folder), "-q"]
         for _ in range(600):
             if self._process.poll() is not None:
-                raise PostgresUnavailable(f"PostgreSQL ended at once: {self.log()[-2000:]}")
+                return self.log()[logged:][-2000:] or "nothing"
             # It waits by itself where the server starts; where there is no socket yet it answers at once.
             if subprocess.run(ready, check=False, timeout=10).returncode == 0:
-                return
+                return ""
             try:
                 self._process.wait(0.05)
             except subprocess.TimeoutExpired:
@@ -91,11 +108,19 @@ class PostgresServer:
         raise PostgresUnavailable(f"PostgreSQL did not start in time: {self.log()[-2000:]}")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: SIGINT breaks connections off, SIGQUIT leaves at once and recovers at the next start."""
+        """Stop it: SIGINT breaks connections off, SIGQUIT leaves at once and recovers at the next start.
+
+        SIGKILL ends the postmaster without a word, as the kernel does where memory runs out.
+        """
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait(30)
             self._process = None
+
+    def restart(self) -> None:
+        """Kill it by SIGKILL and start it again: what it had committed is there, and what it had not is not."""
+        self.stop(signal.SIGKILL)
+        self.start()
 
     def remove(self) -> None:
         self.stop()
@@ -154,6 +179,13 @@ class PostgresServer:
         )
         if ran.returncode != 0:
             raise PostgresUnavailable(f"{path.name}: {ran.stderr.decode(errors='replace').strip()}")
+
+
+def schema(url: str, name: str) -> str:
+    """Make a schema in a database: a place of a store's own, quicker made than another database. Gives its URL."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'CREATE SCHEMA "{name}"'.encode())
+    return f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3D{name}"
 
 
 def _user() -> str | None:

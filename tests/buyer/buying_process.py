@@ -20,6 +20,7 @@ from doors import NO_TLS
 from forking import serve
 from shop import NETWORK, SIGNER
 
+import farthing.world.postgres  # noqa: F401 - before the forks, each of which would bring it
 from farthing.buyer import Policy
 from farthing.clients import Buyer
 from farthing.clients.httpx import PayingTransport, receipt_of

@@ -1,6 +1,7 @@
 """B1 with a buyer that is killed: SIGKILL at every durable step and between every two, and at random: paid once.
 
 Each place kills a process of its own; then the same purchase is made again, and shop, journal and budget are compared.
+Over both engines; the server of the one is killed, too.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from forking import KILLED, Forking
+from postgres_server import schema
 from shop import SELLER, Handler, Shop, open_shop, response, settle
 
 from farthing.clients import Journal
 from farthing.mechanisms.interface import SignedPayment
 from farthing.protocol.codec import decode_payment
+
+if TYPE_CHECKING:
+    from tests.postgres_server import PostgresServer
 
 SCRIPT = Path(__file__).with_name("buying_process.py")
 PRICE = 10**16
@@ -37,34 +42,43 @@ def places(steps: tuple[str, ...]) -> list[str]:
 
 
 class Buying:
-    """Processes that buy one thing, one after the other."""
+    """Processes that buy one thing, one after the other; their journals are files, or lie on the server."""
 
-    def __init__(self, folder: Path, shop: Shop) -> None:
-        self.folder, self.shop = folder, shop
+    def __init__(self, folder: Path, shop: Shop, server: PostgresServer | None = None) -> None:
+        self.folder, self.shop, self.server = folder, shop, server
+        self.database = "" if server is None else server.database()
+        self.journal = ""
         self.forking = Forking(SCRIPT)
-        self.number = 0
+        self.number = self.killed = self.in_flight = 0
+
+    def close(self) -> None:
+        self.forking.close()
+        # Each purchase was compared, or its test has failed.
+        engine = "postgres" if self.server else "sqlite"
+        print(f"\n{engine}: {self.number} purchases, {self.killed} buyers killed, {self.in_flight} after they had paid")
 
     def fresh(self) -> None:
         """Another purchase, with a journal of its own."""
         self.number += 1
+        name = f"journal_{self.number}"
+        self.journal = schema(self.database, name) if self.database else str(self.folder / f"{name}.sqlite")
         self.shop.seen.clear()
         self.shop.transfers.clear()
         self.shop.behaviours.clear()
 
     def buy(self, **order: Any) -> Any:
         """Have a process buy; how it ended."""
-        return self.forking.order({"journal": str(self.path), "url": f"{self.shop.url}/thing", **order})
-
-    @property
-    def path(self) -> Path:
-        return self.folder / f"journal-{self.number}.sqlite"
+        done = self.forking.order({"journal": self.journal, "url": f"{self.shop.url}/thing", **order})
+        self.killed += done["exit"] == KILLED
+        self.in_flight += done["exit"] == KILLED and bool(self.shop.paid())
+        return done
 
     def compare(self) -> None:
         """One payment: by what left, what moved, what is on record, and what the budget says."""
         nonces = {SELLER.read(decode_payment(header)).detail.message.nonce for header in self.shop.paid()}
         assert len(nonces) == 1
         assert list(self.shop.transfers.values()) == [10_000]
-        journal = Journal(self.path)
+        journal = Journal(self.journal)
         try:
             kept = [each for each in journal.purchases() if each.state != "released"]
             assert [(each.state, each.delivered) for each in kept] == [("settled", True)]
@@ -73,12 +87,13 @@ class Buying:
             journal.close()
 
 
-@pytest.fixture(scope="module")
-def buying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buying]:
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def buying(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buying]:
+    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     with open_shop() as shop:
-        made = Buying(tmp_path_factory.mktemp("crash"), shop)
+        made = Buying(tmp_path_factory.mktemp("crash"), shop, server)
         yield made
-        made.forking.close()
+        made.close()
 
 
 def until_done(buying: Buying, **order: Any) -> Any:
@@ -145,9 +160,7 @@ def test_B1_killed_while_the_seller_works_it_is_paid_once(buying: Buying, when: 
     buying.compare()
 
 
-def test_B1_killed_at_random_again_and_again_it_is_paid_once(
-    buying: Buying, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_B1_killed_at_random_again_and_again_it_is_paid_once(buying: Buying) -> None:
     chosen = random.Random(RANDOM_SEED)  # noqa: S311 - a seed to repeat by
     flights = 0
     buying.fresh()
@@ -163,7 +176,7 @@ def test_B1_killed_at_random_again_and_again_it_is_paid_once(
         if not _is_delivered(buying):
             assert until_done(buying)["said"] == "200 settled"
         # What was delivered just before a kill is over; then what follows is another purchase.
-        journal = Journal(buying.path)
+        journal = Journal(buying.journal)
         try:
             signed = [each for each in journal.purchases() if each.payment_id]
             assert len([each for each in signed if not each.delivered]) == 0
@@ -171,24 +184,53 @@ def test_B1_killed_at_random_again_and_again_it_is_paid_once(
         finally:
             journal.close()
     assert flights > 0
-    with capsys.disabled():
-        print(f"\nbuyer, killed at random {RANDOM_KILLS} times, {flights} after a payment had left: 0 doubled, 0 lost")
 
 
 def _is_delivered(buying: Buying) -> bool:
-    if not buying.path.exists():
-        return False
-    journal = Journal(buying.path)
+    journal = Journal(buying.journal)
     try:
         return any(each.delivered for each in journal.purchases())
     finally:
         journal.close()
 
 
-def test_B1_on_a_full_disk_nothing_leaves_that_is_not_on_record(buying: Buying) -> None:
+def test_B1_where_nothing_can_be_recorded_nothing_leaves(buying: Buying) -> None:
+    """A disk that is full, or a server that is away."""
     buying.fresh()
-    Journal(buying.path).close()
-    assert buying.buy(file_bytes=4096)["said"] == "StoreError"
+    Journal(buying.journal).close()
+    if buying.server is None:
+        assert buying.buy(file_bytes=4096)["said"] == "StoreError"
+    else:
+        buying.server.stop(signal.SIGKILL)
+        try:
+            assert buying.buy()["said"] == "StoreError"
+        finally:
+            buying.server.start()
     assert buying.shop.paid() == []
     assert until_done(buying)["said"] == "200 settled"
+    buying.compare()
+
+
+@pytest.mark.parametrize("buying", ["postgres"], indirect=True)
+@pytest.mark.parametrize("settled", [False, True])
+def test_B1_a_journal_whose_server_is_killed_while_the_seller_works_is_paid_once(
+    buying: Buying, *, settled: bool
+) -> None:
+    buying.fresh()
+    server = buying.server
+    assert server is not None
+
+    def kill(handler: Handler, signed: SignedPayment) -> None:
+        # Every session ends with it; one that outlived it for a moment might still write.
+        server.stop(signal.SIGQUIT)
+        if settled:
+            settle(handler, signed)
+        else:
+            handler.answer(500)
+
+    buying.shop.behaviours["/thing"] = kill
+    assert buying.buy()["said"] in {"PaymentUnknown", "StoreError", "200 settled"}
+    buying.shop.behaviours["/thing"] = settle
+    server.start()
+    assert buying.buy()["said"] == "200 settled"
     buying.compare()

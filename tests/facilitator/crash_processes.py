@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -75,6 +76,8 @@ class Processes:
                 self.said.setdefault(said["name"], []).append(said["outcomes"])
 
     def start(self, name: str, world: World, waves: list[list[Payment]], *, crash_at: str = "", **changes: Any) -> None:
+        # What is known of another by its name would be taken for this one's.
+        assert name not in self.pids, f"{name} was started before"
         order = {
             "name": name,
             "config": world.config_text,
@@ -94,7 +97,8 @@ class Processes:
 
     def kill(self, name: str) -> None:
         if name not in self.statuses:
-            os.kill(self.pids[name], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself a moment ago
+                os.kill(self.pids[name], signal.SIGKILL)
         self.ended(name)
 
     def ended(self, name: str) -> int:

@@ -1,7 +1,7 @@
 """Facilitators killed with SIGKILL, and what became of the money: F2, as a campaign that tests and operators can run.
 
-    python tests/facilitator/crashes.py                      # every place, then ten seconds at random
-    python tests/facilitator/crashes.py --seconds 60 --seed 7
+    python tests/facilitator/crashes.py                      # every place, then ten seconds at random, over SQLite
+    python tests/facilitator/crashes.py --engine postgres --seconds 60 --seed 7
 
 Each place is an effect of `farthing.facilitator.store`, or a call to the node: before it, and after it. An effect that
 is new is in the list by itself, and a scenario must be named for it.
@@ -14,7 +14,6 @@ import asyncio
 import json
 import random
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
@@ -23,8 +22,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+# Where it is run by hand nobody else has said where the stores' server is.
+sys.path.append(str(Path(__file__).parents[1]))
+
 from crash_processes import KEY, Processes, Report, wait_until
 from facilitator_world import AMOUNT, Payment, World, hold_wallet, make_party
+from postgres_server import PostgresServer, schema
+from store_reading import StoreReading
 
 from farthing.evm.addresses import parse_address
 from farthing.evm.calls import cancel_authorization_vrs
@@ -84,31 +88,19 @@ def places(scenario: str) -> list[str]:
 class Job:
     """One facilitator with a store and a wallet of its own, and the place that it is killed at."""
 
-    def __init__(self, name: str, devnet: Devnet, folder: Path, place: str, payments: int = 1) -> None:
+    def __init__(self, name: str, world: World, place: str, payments: int = 1) -> None:
         self.name, self.place = name, place
-        folder.mkdir(parents=True)
-        self.world = World(devnet, folder)
+        self.world = world
+        self.reading = StoreReading(world.store)
         self.payments = [self.world.payment() for _ in range(payments)]
         self.expected = payments
         self.key = KEY
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        path = self.world.folder / "facilitator.sqlite3"
-        if not path.exists():
-            return []
-        at = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        try:
-            return at.execute(sql).fetchall()
-        except sqlite3.OperationalError:
-            return []
-        finally:
-            at.close()
-
     def recorded(self) -> int:
-        return len(self.query("SELECT 1 FROM payments"))
+        return len(self.reading.rows("SELECT 1 FROM payments"))
 
     def in_flight(self) -> int:
-        return len(self.query("SELECT 1 FROM payments WHERE state NOT IN ('confirmed', 'final', 'refused')"))
+        return len(self.reading.rows("SELECT 1 FROM payments WHERE state NOT IN ('confirmed', 'final', 'refused')"))
 
     async def recover(self) -> list[Outcome]:
         """Start it again, until nothing moves by itself; then ask for each payment once more, as its seller would."""
@@ -154,10 +146,21 @@ class Job:
 
 
 class Campaign:
-    """Runs scenarios on one chain."""
+    """Runs scenarios on one chain; the stores are files, or schemas of the database at `postgres_url`."""
 
-    def __init__(self, devnet: Devnet, folder: Path, processes: Processes) -> None:
-        self.devnet, self.folder, self.processes = devnet, folder, processes
+    def __init__(self, devnet: Devnet, folder: Path, processes: Processes, postgres_url: str = "") -> None:
+        self.devnet, self.folder, self.processes, self.postgres_url = devnet, folder, processes, postgres_url
+        # Part of the names of processes, which are those of one campaign alone.
+        self.engine = "postgres" if postgres_url else "sqlite"
+        self.servers_killed = 0
+
+    def world(self, name: str) -> World:
+        folder = self.folder / name
+        folder.mkdir()
+        made = World(self.devnet, folder)
+        if self.postgres_url:
+            made.store = schema(self.postgres_url, name)
+        return made
 
     def run(self, scenario: str) -> Report:
         report: Report = getattr(self, f"_{scenario}")()
@@ -165,7 +168,7 @@ class Campaign:
 
     def jobs(self, scenario: str, payments: int = 1) -> list[Job]:
         return [
-            Job(f"{scenario} {place}", self.devnet, self.folder / scenario / str(number), place, payments)
+            Job(f"{self.engine} {scenario} {place}", self.world(f"{scenario}_{number}"), place, payments)
             for number, place in enumerate(places(scenario))
         ]
 
@@ -259,7 +262,7 @@ class Campaign:
             helper = f"helper of {job.name}"
             self.processes.start(helper, job.world, [], lingers=True)
             wait_until(
-                lambda job=job: job.query("SELECT 1 FROM wallets WHERE owner <> ''"), "the helper has the wallet"
+                lambda job=job: job.reading.rows("SELECT 1 FROM wallets WHERE owner <> ''"), "the helper has the wallet"
             )
             self.start(job, key="")
             self.processes.ended(job.name)
@@ -320,14 +323,15 @@ class Campaign:
 
     # At random
 
-    def at_random(self, seed: int, seconds: float) -> Report:
-        """Two processes on one store, each killed after a while by chance; payments come all the time."""
+    def at_random(self, seed: int, seconds: float, kill_server: Callable[[], None] | None = None) -> Report:
+        """Two processes on one store, each killed by chance while payments come, and their store's server with them."""
         chance = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-        job = Job(f"random {seed}", self.devnet, self.folder / f"random-{seed}", "", payments=0)
+        job = Job(f"{self.engine} random {seed}", self.world(f"random_{seed}"), "", payments=0)
         running: dict[str, float] = {}
         report = Report()
         end = time.monotonic() + seconds
         starts = 0
+        server_until = time.monotonic() + chance.uniform(0.3, 1.0)
         while time.monotonic() < end or running:
             if time.monotonic() < end and len(running) < 2:
                 fresh = [job.world.payment() for _ in range(chance.randint(1, 4))]
@@ -343,6 +347,10 @@ class Campaign:
                     self.processes.kill(name)
                     report += Report(points=1, killed=1, in_flight=flying)
                     del running[name]
+            if kill_server is not None and server_until <= time.monotonic() < end:
+                kill_server()
+                self.servers_killed += 1
+                server_until = time.monotonic() + chance.uniform(0.3, 1.0)
             time.sleep(0.005)
         job.expected = len(job.payments)
         return report + job.judge(asyncio.run(job.recover()), 0, 0)._replace(points=0)
@@ -377,20 +385,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the random part")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long the random part lasts")
     parser.add_argument("--node", choices=("py-evm", "anvil"), default="py-evm")
+    parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite", help="what keeps the stores")
     options = parser.parse_args(arguments)
     total = Report()
-    with (
-        start_devnet(options.node) as devnet,
-        tempfile.TemporaryDirectory(prefix="farthing-crashes-") as folder,
-        Processes() as processes,
-    ):
-        campaign = Campaign(devnet, Path(folder), processes)
+    with ExitStack() as stack:
+        server: PostgresServer | None = None
+        if options.engine == "postgres":
+            server = PostgresServer()
+            stack.callback(server.remove)
+        devnet = stack.enter_context(start_devnet(options.node))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farthing-crashes-")))
+        processes = stack.enter_context(Processes())
+        campaign = Campaign(devnet, folder, processes, server.database() if server else "")
         for scenario in SCENARIOS:
             report = campaign.run(scenario)
             print(f"{scenario:<10} {report}", flush=True)
             total += report
-        report = campaign.at_random(options.seed, options.seconds)
-        print(f"{'random':<10} {report}\n{'all':<10} {total + report}")
+        report = campaign.at_random(options.seed, options.seconds, server.restart if server else None)
+        print(f"{'random':<10} {report}; servers killed: {campaign.servers_killed}\n{'all':<10} {total + report}")
         total += report
     return 1 if total.lost or total.doubled or total.troubles else 0
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+import farthing.world.postgres  # noqa: F401 - before the forks, each of which would bring it
 from farthing.facilitator.desk import Limits
 from farthing.protocol.codec import decode_verify_request
 from farthing.services.facilitator import FacilitatorService, read_config

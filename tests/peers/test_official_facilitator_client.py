@@ -27,10 +27,10 @@ CLIENTS = {"async": HTTPFacilitatorClient, "sync": HTTPFacilitatorClientSync}
 class GuardedServices(local_services.LocalServices):  # type: ignore[misc] # found on sys.path, not by mypy
     """The town, with a facilitator that asks for a token."""
 
-    def facilitator_config(self) -> str:
+    def facilitator_config(self, store: str = "") -> str:
         digest = hashlib.sha256(TOKEN.encode()).hexdigest()
         tokens = f'port = 0\n[[server.tokens]]\nname = "shop"\nsha256 = "{digest}"\n'
-        return str(super().facilitator_config()).replace("port = 0\n", tokens)
+        return str(super().facilitator_config(store)).replace("port = 0\n", tokens)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Sellers to be killed: a process that imports once and forks a seller for each line of its input.
 
 `crashing_seller.py FOLDER` reads orders as JSON lines and answers each with one: the seller's process and port. All
-sellers share one store. Each runs until it is killed, by its own hand where the order names a place to crash at.
+sellers share one store. Each runs until it is killed, by its own hand where the order names a place to crash at. One
+whose store can't be opened ends at once, and says 0 for its process.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+import farthing.world.postgres  # noqa: F401 - before the forks, each of which would bring it
+from farthing.errors import StoreError
 from farthing.networks import KNOWN, Token
 from farthing.seller import admit, conclude, known, refunding, settling
 from farthing.servers import Seller, current_payment, keeping
@@ -91,6 +94,8 @@ def make_seller(folder: Path, order: dict[str, Any]) -> Seller:
         facilitator=RemoteFacilitator(order["facilitator"], settle_timeout_seconds=order.get("settle_seconds", 60)),
         base_url="http://shop.example",
         store=order.get("store") or folder / "seller.sqlite",
+        # Beside PostgreSQL it would be the user's own.
+        spool_folder=folder / "responses",
         pay_to=order["pay_to"],
         network=devnet["network"],
         networks=KNOWN.with_token(token),
@@ -178,7 +183,11 @@ def serve(folder: Path, order: dict[str, Any]) -> None:
         care(folder, order)
         return
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-    app = make_app(folder, order)
+    try:
+        app = make_app(folder, order)
+    except StoreError:
+        os.write(1, json.dumps({"pid": 0, "url": ""}).encode() + b"\n")
+        return
     said = {"pid": os.getpid(), "url": f"http://127.0.0.1:{listening.getsockname()[1]}"}
     os.write(1, (json.dumps(said) + "\n").encode())
     uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off")).run([listening])

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from farthing.protocol.extensions import echo
 from farthing.protocol.payment_identifier import NAME
 from farthing.seller.states import State
 from farthing.world.seller_store import SellerStore
+from farthing.world.store_url import is_postgres
 
 SCRIPT = Path(__file__).with_name("crashing_seller.py")
 AMOUNT = 10_000
@@ -115,16 +116,34 @@ class Town:
         assert self._nursery.stdout
         self._nursery.stdout.close()
 
+    @property
+    def store(self) -> str:
+        """The sellers' one store."""
+        return str(self.order.get("store") or self.folder / "seller.sqlite")
+
+    @property
+    def engine(self) -> str:
+        """What keeps it."""
+        return "postgres" if is_postgres(self.store) else "sqlite"
+
     async def start(self, **order: Any) -> Running:
-        """Start a seller on the one store."""
+        """Start a seller on the one store: as often as it takes, where the store's server is away."""
+        deadline = time.monotonic() + CLIENT_SECONDS
+        while True:
+            said = await self._ask_for_one({**self.order, **order})
+            if said["pid"]:
+                return Running(said["pid"], said["url"])
+            assert time.monotonic() < deadline, "the store can't be opened"
+            await asyncio.sleep(0.05)
+
+    async def _ask_for_one(self, order: dict[str, Any]) -> Any:
         nursery = self._nursery
         assert nursery.stdin
         assert nursery.stdout
         async with self._starting:
-            nursery.stdin.write(json.dumps({**self.order, **order}) + "\n")
+            nursery.stdin.write(json.dumps(order) + "\n")
             nursery.stdin.flush()
-            said = json.loads(await asyncio.to_thread(nursery.stdout.readline))
-        return Running(said["pid"], said["url"])
+            return json.loads(await asyncio.to_thread(nursery.stdout.readline))
 
     async def offer(self, client: aiohttp.ClientSession, url: str, path: str, *, identified: bool = False) -> Purchase:
         """Ask what it costs, and sign for it; `identified` with a payment-identifier."""
@@ -217,7 +236,7 @@ class Town:
 
     def count(self, purchases: list[Purchase]) -> Counted:
         """Compare what every buyer got with the chain, the seller's states and its ledger."""
-        store = SellerStore(self.order.get("store") or self.folder / "seller.sqlite")
+        store = SellerStore(self.store)
         try:
             ledger = store.ledger()
             states = collections.Counter(row.state for row in store.payments())
@@ -225,16 +244,13 @@ class Town:
         finally:
             store.close()
         spent = self.spent()
-        paid = [each for each in purchases if spent[each.nonce]]
-        lost = [each for each in paid if not each.served and each.end != "refund-due"]
-        doubled = [each for each in purchases if spent[each.nonce] > 1 or each.served > 1]
-        free = [each for each in purchases if each.served and not spent[each.nonce]]
+        counted = tally(purchases, spent)
         assert self.balance() == AMOUNT * sum(spent.values()) == sum(entry.amount for entry in ledger)
-        assert len({entry.transaction for entry in ledger}) <= len(ledger) == len(paid)
+        assert len({entry.transaction for entry in ledger}) <= len(ledger) == counted.paid
         assert refunds == sum(each.end == "refund-due" for each in purchases)
         moving = states.keys() & {State.CLAIMED, State.SETTLING, State.UNKNOWN}
         assert not moving, states
-        return Counted(len(purchases), len(paid), len(lost), len(doubled), len(free))
+        return counted
 
 
 class Counted(NamedTuple):
@@ -245,6 +261,20 @@ class Counted(NamedTuple):
     lost: int
     doubled: int
     free: int
+
+    @property
+    def bad(self) -> int:
+        """How many payments were not what they should be."""
+        return self.lost + self.doubled + self.free
+
+
+def tally(purchases: list[Purchase], spent: Mapping[str, int]) -> Counted:
+    """Compare what buyers got with what the chain spent."""
+    paid = [each for each in purchases if spent.get(each.nonce)]
+    lost = [each for each in paid if not each.served and each.end != "refund-due"]
+    doubled = [each for each in purchases if spent.get(each.nonce, 0) > 1 or each.served > 1]
+    free = [each for each in purchases if each.served and not spent.get(each.nonce)]
+    return Counted(len(purchases), len(paid), len(lost), len(doubled), len(free))
 
 
 @contextlib.contextmanager

@@ -25,10 +25,10 @@ class Cut(enum.StrEnum):
 
 
 class Rule(NamedTuple):
-    """Cut the next exchange whose request line has `words` in it."""
+    """Cut the next exchange whose request line has `words` in it; None lets it pass."""
 
     words: str
-    cut: Cut
+    cut: Cut | None
 
 
 class Cutter:

@@ -124,6 +124,8 @@ class Lane:
         self.base_fee_wei: int | None = None
         # Whether Multicall3 stands on this network, asked once with the lease: without it, nothing is joined.
         self.joins = False
+        # A write failed, or happened and its answer was lost: what is in memory may not be what is on record.
+        self.stale = False
         # Blocks may have been lost: those of confirmed payments are compared with the chain's.
         self.recheck = True
         self.node_trouble = ""

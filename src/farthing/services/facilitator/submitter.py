@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from farthing.errors import FarthingError, NodeUnavailable
+from farthing.errors import FarthingError, NodeUnavailable, StoreError
 from farthing.facilitator.chain import block_call, code_call, count_call, read_count, read_has_code, read_head
 from farthing.facilitator.joining import JOINING_CONTRACT, group
 from farthing.facilitator.store import (
@@ -71,6 +71,7 @@ class Submitter:
                 lane.metrics.node_errors.labels(lane.network).inc()
             except FarthingError as error:
                 lane.log.warning("the submitter can't work", error=str(error))
+                lane.stale = lane.stale or isinstance(error, StoreError)
             except Exception as error:  # noqa: BLE001 - a number that fits no column, a bug: payments wait for this loop
                 lane.log_bug("submitter", error)
                 # What is in memory may be half done: the next step takes everything over from the store.
@@ -89,6 +90,10 @@ class Submitter:
         await self._keep_lease(now_seconds)
         if lane.lease is None:
             return
+        if lane.stale:
+            # Before the reading: what is written while it goes on, and lost, makes it stale again.
+            lane.stale = False
+            await self.reload()
         if not lane.stopped:
             room = OUTBOX_MAX - len(lane.entries)
             waiting = await lane.perform(LoadWaiting(lane.network, min(PLAN_MAX, max(room, 0))))

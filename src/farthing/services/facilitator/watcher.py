@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farthing.errors import FarthingError, NodeUnavailable
+from farthing.errors import FarthingError, NodeUnavailable, StoreError
 from farthing.facilitator.chain import (
     Head,
     Receipt,
@@ -99,6 +99,7 @@ class Watcher:
                 lane.metrics.node_errors.labels(lane.network).inc()
             except FarthingError as error:
                 lane.log.warning("the watcher can't work", error=str(error))
+                lane.stale = lane.stale or isinstance(error, StoreError)
             except Exception as error:  # noqa: BLE001 - a number that fits no column, a bug: payments wait for this loop
                 lane.log_bug("watcher", error)
             pending = bool(lane.entries or lane.lingering)
