@@ -232,3 +232,20 @@ def test_F3_a_node_that_counts_wrongly_once_stops_no_wallet_and_one_that_stays_w
                 await eventually(lambda: "foreign" in service.lanes[0].stopped)
 
     asyncio.run(run())
+
+
+def test_F3_a_block_between_two_answers_of_a_batch_costs_a_look_and_no_evidence(
+    pyevm: Any, recording_node: Any
+) -> None:
+    """The count is of after the block, the receipts of before it: a node that answers a batch's calls side by side."""
+
+    async def run() -> None:
+        async with recording_node(pyevm.devnet) as node:
+            config = pyevm.config_text.replace(pyevm.devnet.url, node.url)
+            node.lie, told = at_first(of_calls("eth_getTransactionReceipt", lambda _: None), 1)
+            async with pyevm.service(config=config, pace=QUICK) as service:
+                assert isinstance(await settle_until_known(service, pyevm.payment()), Settled)
+            assert told == ["eth_getTransactionReceipt"]
+            assert not any("eth_getLogs" in methods for methods in node.batches)
+
+    asyncio.run(run())

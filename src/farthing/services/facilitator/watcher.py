@@ -175,8 +175,12 @@ class Watcher:
     def _without_receipt(self, entry: OutboxEntry, head: Head, count: int, seen: _Seen) -> None:
         if entry.state == MINED and entry.block_number is not None and head.number >= entry.block_number:
             seen.dropped.append(entry.nonce)
-        if entry.versions and count > entry.nonce:
-            self._suspects.setdefault(entry.nonce, head.number)
+        if not entry.versions or count <= entry.nonce:
+            self._suspects.pop(entry.nonce, None)
+        elif entry.nonce not in self._suspects:
+            # A block between two answers of one batch looks like this, too. By the next look its receipt is there.
+            self._suspects[entry.nonce] = head.number
+        else:
             # Whoever used the nonce: what counts is what became of the members.
             seen.unspent.extend(each for each in entry.members if each not in self._lane.lingering)
 
