@@ -148,8 +148,8 @@ def test_what_one_turn_of_a_loop_asks_for_is_one_batch(store: SellerStore) -> No
 
     store.make_claim(MakeClaim(claim("pay_first"))).result(10)
     assert isinstance(store._database, Database)
-    assert store._database._writer is not None
-    store._database._writer.set_trace_callback(statements.append)
+    assert store._database._writing is not None
+    store._database._writing.set_trace_callback(statements.append)
     asyncio.run(turn())
     assert [each.split(" ", 2)[0] for each in statements] == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
     assert isinstance(asyncio.run(blocked()), Claimed)

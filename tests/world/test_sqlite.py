@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from farthing.errors import ConfigError, StoreError
 from farthing.flow import Effect
 from farthing.world import sqlite as module
+from farthing.world import writer
 from farthing.world.filelock import FileLock
 from farthing.world.migrations import split_statements
 from farthing.world.pending import Pending
@@ -84,7 +85,7 @@ def test_whatever_waits_is_one_commit(database: Database) -> None:
 
 
 def test_a_batch_has_a_limit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH_LIMIT", 10)
+    monkeypatch.setattr(writer, "BATCH_LIMIT", 10)
     statements = commits(database)
     held = Held(database)
     futures = [database.submit(insert(str(number))) for number in range(100)]

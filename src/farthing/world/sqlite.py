@@ -17,7 +17,6 @@ a batch as a list and gives a list of their answers. Where it fails each item is
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import os
@@ -29,11 +28,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from farthing.errors import StoreError
-from farthing.world.batches import ALONE, Gathered, Queue, Waiting, run_together
+from farthing.world.batches import Waiting, run_together
 from farthing.world.filelock import FileLock
 from farthing.world.migrations import Migration, load_migrations, migrate
-from farthing.world.pending import Pending, settle_all
+from farthing.world.pending import Pending
 from farthing.world.sqlite_errors import ends_connection, translate
+from farthing.world.writer import QUEUE_LIMIT, Writer
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -42,16 +42,10 @@ Joint: TypeAlias = Callable[[sqlite3.Connection, list[T]], list[R]]
 
 __all__ = ["Database", "Joint", "Migration", "Operation", "Pending", "load_migrations"]
 
-# Of one transaction: enough that the fsync is shared, few enough that the file lock is given back within some ms.
-BATCH_LIMIT = 512
-# Operations that wait: at some 10,000 a second, more than this would wait longer than a caller's time-out.
-QUEUE_LIMIT = 20_000
 # Another process's batch takes milliseconds; one that holds the lock for this long is stopped or stuck.
 LOCK_TIMEOUT_SECONDS = 10.0
 # For writers that do not know our lock file, such as the sqlite3 shell.
 BUSY_TIMEOUT_SECONDS = 5.0
-# A closing process waits this long for the batches that are queued.
-CLOSE_TIMEOUT_SECONDS = 30.0
 # The write-ahead log is cut back to this size when it is reset, so that one long read does not leave it large.
 JOURNAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -83,16 +77,14 @@ class Database:
         self.path = _checked(path)
         self._migrations = migrations
         self._queue_limit = queue_limit
-        self._closed = False
-        self._thread: threading.Thread | None
         self._file_lock: FileLock | None
-        self._writer: sqlite3.Connection | None
+        self._writing: sqlite3.Connection | None
         self._start_afresh()
         try:
             # Signed payments are as good as money until they are used: the file is its owner's alone. SQLite gives
             # the log beside it the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            with self._writer_lock:
+            with self._lock:
                 self._prepare()
         except OSError as error:
             raise StoreError(f"The store {self.path} can't be opened: {error.strerror}.") from error
@@ -105,9 +97,7 @@ class Database:
         is its own trouble alone, or `StoreError`. It can't be taken back. Raises `StoreError` at once, and nothing
         will be written, when the database is closed or `queue_limit` operations wait already.
         """
-        pending: Pending[R] = Pending()
-        self._put([Waiting(operation, ALONE, pending, awaited)])
-        return pending
+        return self._writer.submit(operation, awaited=awaited)
 
     def join(self, joint: Joint[T, R], item: T, *, awaited: bool = True) -> Pending[R]:
         """Have `joint` do `item`, with all others that a batch holds for it; else as `submit`.
@@ -115,32 +105,7 @@ class Database:
         What is asked for in one turn of an event loop is handed over at its end, in parts where it is much; what is
         wrong then is the answer. Of one batch the single operations come first, in their order.
         """
-        loop = asyncio._get_running_loop()  # noqa: SLF001 - its public twin raises where there is none
-        if loop is None:
-            pending: Pending[R] = Pending()
-            self._put([Waiting(joint, item, pending, awaited)])
-            return pending
-        gathered: Gathered | None = getattr(self._local, "gathered", None)
-        if gathered is None or gathered.loop is not loop:
-            gathered = self._local.gathered = Gathered(loop, self._put)
-        pending = Pending(gathered.hand_over)
-        gathered.add(Waiting(joint, item, pending, awaited))
-        return pending
-
-    def _put(self, waiting: list[Waiting]) -> None:
-        with self._submit_lock:
-            if self._closed:
-                raise StoreError(f"The store {self.path} is closed.")
-            if len(self._queue) >= self._queue_limit:
-                raise StoreError(
-                    f"{self._queue_limit} writes wait for the store {self.path} already: it is slower than its load. "
-                    "Nothing was written; try again later."
-                )
-            if self._thread is None:
-                arguments = (self._queue,)
-                self._thread = threading.Thread(target=self._write, args=arguments, name="farthing-store", daemon=True)
-                self._thread.start()
-            self._queue.put(waiting)
+        return self._writer.join(joint, item, awaited=awaited)
 
     def read(self, query: Operation[R]) -> R:
         """Run `query` in this thread, on a connection of its own that can't write, and over one snapshot.
@@ -162,8 +127,7 @@ class Database:
             raise translate(error, self.path) from error
 
     def _reader(self) -> _Reader:
-        if self._closed:
-            raise StoreError(f"The store {self.path} is closed.")
+        self._writer.check_open()
         reader: _Reader | None = getattr(self._local, "reader", None)
         if reader is None:
             with self._readers_lock:
@@ -173,52 +137,32 @@ class Database:
 
     def close(self) -> None:
         """Commit what waits, then close. A later `submit` or `read` raises `StoreError`; closing twice is harmless."""
-        gathered: Gathered | None = getattr(self._local, "gathered", None)
-        if gathered is not None:
-            gathered.hand_over()
-        with self._submit_lock:
-            if self._closed:
-                return
-            self._closed = True
-            thread = self._thread
-            self._queue.end()
-        if thread is not None:
-            thread.join(CLOSE_TIMEOUT_SECONDS)
-            if thread.is_alive():
-                return  # stuck in the kernel: nothing may be pulled from under it, and its callers were not answered
+        if not self._writer.close():
+            return  # stuck in the kernel: nothing may be pulled from under it, and its callers were not answered
         with self._readers_lock:
             for reader in self._readers:
                 reader.close()
-        with self._writer_lock:
-            self._drop_writer()
+        with self._lock:
+            self._drop()
             if self._file_lock is not None:
                 self._file_lock.close()
                 self._file_lock = None
 
     # The writer thread
 
-    def _write(self, waiting: Queue) -> None:
-        ended = False
-        while not ended:
-            batch, ended = waiting.take(BATCH_LIMIT)
-            if batch:
-                self._settle(batch)
-            del batch  # an idle writer keeps nobody's operation alive
-
-    def _settle(self, batch: list[Waiting]) -> None:
-        """Commit `batch` and answer its callers, whatever happens."""
-        with self._writer_lock:
-            try:
-                answers = self._commit(batch)
-            except sqlite3.Error as error:
-                answers = [translate(error, self.path)] * len(batch)
-                self._drop_writer()
-            except BaseException as error:  # noqa: BLE001 - a caller waits for each answer: the thread must not die
-                answers = [error] * len(batch)
-                self._drop_writer()
-        settle_all(zip([waiting.pending for waiting in batch], answers, strict=True))
-
     def _commit(self, batch: list[Waiting]) -> list[tuple[Any] | BaseException]:
+        """Commit `batch`; after trouble with the file the next one begins on a fresh connection."""
+        with self._lock:
+            try:
+                return self._run(batch)
+            except sqlite3.Error as error:
+                self._drop()
+                raise translate(error, self.path) from error
+            except BaseException:
+                self._drop()
+                raise
+
+    def _run(self, batch: list[Waiting]) -> list[tuple[Any] | BaseException]:
         """Run `batch` under the file's lock: together if that goes well, else each alone, so that only one fails."""
         lock, connection = self._prepare()
         self._acquire(lock)
@@ -244,21 +188,19 @@ class Database:
     # Connections
 
     def _start_afresh(self) -> None:
-        self._submit_lock = threading.Lock()
-        self._writer_lock = threading.Lock()
-        self._queue = Queue()
-        self._thread = None
+        self._lock = threading.Lock()
         self._file_lock = None
-        self._writer = None
+        self._writing = None
+        self._writer = Writer(str(self.path), self._commit, queue_limit=self._queue_limit)
         self._local = threading.local()
         self._readers_lock = threading.Lock()
         self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
 
     def before_fork(self) -> None:
         """Close the connections, and keep all threads from opening others. Called by the fork hook."""
-        self._writer_lock.acquire()
+        self._lock.acquire()
         self._readers_lock.acquire()
-        self._drop_writer()
+        self._drop()
         for reader in self._readers:
             reader.lock.acquire()
             reader.close()
@@ -268,7 +210,7 @@ class Database:
         for reader in self._readers:
             reader.lock.release()
         self._readers_lock.release()
-        self._writer_lock.release()
+        self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Start afresh: the parent's threads do not exist here, and what they queued is theirs to do."""
@@ -280,7 +222,7 @@ class Database:
         """Open the lock and the writing connection where they are not open yet. The migrations run at each opening."""
         if self._file_lock is None:
             self._file_lock = FileLock(self.path.with_name(self.path.name + ".lock"))
-        if self._writer is None:
+        if self._writing is None:
             self._acquire(self._file_lock)
             try:
                 connection = self._connect(query_only=False)
@@ -289,12 +231,12 @@ class Database:
                 except BaseException:
                     connection.close()
                     raise
-                self._writer = connection
+                self._writing = connection
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
             finally:
                 self._file_lock.release()
-        return self._file_lock, self._writer
+        return self._file_lock, self._writing
 
     def _acquire(self, lock: FileLock) -> None:
         if not lock.acquire(LOCK_TIMEOUT_SECONDS):
@@ -325,8 +267,7 @@ class Database:
         return connection
 
     def _open_reader(self) -> sqlite3.Connection:
-        if self._closed:
-            raise StoreError(f"The store {self.path} is closed.")
+        self._writer.check_open()
         return self._connect(query_only=True)
 
     def _make_durable(self, connection: sqlite3.Connection) -> None:
@@ -340,12 +281,12 @@ class Database:
         connection.execute(f"PRAGMA cache_size=-{CACHE_KIBIBYTES}")
         connection.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}")
 
-    def _drop_writer(self) -> None:
+    def _drop(self) -> None:
         """Close the writing connection: after trouble with the file the next batch opens a fresh one."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
             with contextlib.suppress(sqlite3.Error):
-                writer.close()
+                writing.close()
 
 
 class _Reader:

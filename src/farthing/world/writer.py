@@ -9,11 +9,9 @@ from typing import Any, Final, TypeVar
 
 from farthing.errors import StoreError
 from farthing.world.batches import ALONE, Gathered, Queue, Waiting
-from farthing.world.connection import Joint, Operation
 from farthing.world.pending import Pending, settle_all
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 # Of one transaction: enough that the flush is shared, few enough that the store's lock is given back within some ms.
 BATCH_LIMIT: Final = 512
@@ -42,13 +40,13 @@ class Writer:
         self._local = threading.local()
         self.closed = False
 
-    def submit(self, operation: Operation[R], *, awaited: bool) -> Pending[R]:
+    def submit(self, operation: Callable[..., R], *, awaited: bool) -> Pending[R]:
         """Have a single operation committed. Raises `StoreError` at once where it is not taken."""
         pending: Pending[R] = Pending()
         self._put([Waiting(operation, ALONE, pending, awaited)])
         return pending
 
-    def join(self, joint: Joint[T, R], item: T, *, awaited: bool) -> Pending[R]:
+    def join(self, joint: Callable[..., list[R]], item: Any, *, awaited: bool) -> Pending[R]:
         """Have a joint operation do `item`; what one turn of an event loop asks for is handed over at its end."""
         loop = asyncio._get_running_loop()  # noqa: SLF001 - its public twin raises where there is none
         if loop is None:
@@ -63,14 +61,18 @@ class Writer:
         return pending
 
     def close(self) -> bool:
-        """Have what waits committed, and take no more; False where the thread hangs, and holds its connection."""
+        """Have what waits committed, and take no more; False where the thread hangs, and holds its connection.
+
+        Closing twice is harmless.
+        """
         gathered: Gathered | None = getattr(self._local, "gathered", None)
         if gathered is not None:
             gathered.hand_over()
         with self._lock:
-            self.closed = True
             thread = self._thread
-            self._queue.end()
+            if not self.closed:
+                self.closed = True
+                self._queue.end()
         if thread is None:
             return True
         thread.join(CLOSE_TIMEOUT_SECONDS)
