@@ -44,6 +44,7 @@ from farthing.protocol.codec import encode_json, pack_header
 from farthing.protocol.messages import URL_MAX_CHARS, PaymentRequirements
 from farthing.seller.answers import Answer
 from farthing.seller.credit import CreditTicket, GiveBack, Taken, conclude_commitment
+from farthing.seller.repeats import Bound
 from farthing.signatures import HttpRequest, SigningKey, gather_fields
 from farthing.signatures.messages import component
 from farthing.signatures.signing import signature_base, signature_lines
@@ -212,6 +213,31 @@ def test_C2_an_answer_that_goes_out_for_long_is_noted_after_its_line_is_gone(tmp
     assert later is not None
     assert [(each.payer, each.id) for each in read_upload(later.body, NETWORK).sent] == [(line.payer, line.id)]
     store.close()
+
+
+def test_C2_a_repeat_by_another_process_is_noted_once_its_line_is_there(tmp_path: Path) -> None:
+    """The house takes no note before its line; and an upload of nothing would be followed by the next one at once."""
+    first, second = (EdgeStore(tmp_path / "edge.sqlite", label) for label in ("shop", "shop.2"))
+    found = judge(signed())
+    assert isinstance(found, SignedCommitment)
+    line = found.line(committed=NOW)
+    bound = Bound("scope", line.payer, line.id, "print", "said", line.expires)
+    row = LoggedLine(line.payer, line.id, "n", line.expires, "", 1_000, line.key, encode_json(line))
+    assert first.log_bound(row, bound, NOW).result() == "committed"
+    second.note_repeated("scope")
+    second.prune(0).result()  # behind the note, which nobody waits for
+    assert uploader(second)._build() is None
+    made = uploader(first)._build()
+    first.add_upload(made).result()
+    assert uploader(second)._build() is None
+    first.acknowledge(made, b"{}").result()
+    later = uploader(second)._build()
+    assert later is not None
+    assert [(each.payer, each.id) for each in read_upload(later.body, NETWORK).sent] == [(line.payer, line.id)]
+    second.add_upload(later).result()
+    assert uploader(second)._build() is None
+    first.close()
+    second.close()
 
 
 def test_C2_an_answer_that_went_out_is_told_in_its_line(tmp_path: Path) -> None:

@@ -124,6 +124,22 @@ def find(store: EdgeStore, scope: str = "scope", now_seconds: int = NOW) -> Boun
     return found.result(30) if isinstance(found, Pending) else found
 
 
+def test_C2_a_note_of_another_process_waits_until_its_line_is_taken(store: EdgeStore, store_url: str) -> None:
+    other = EdgeStore(store_url, "edge-1.2")
+    assert store.log_bound(line(1), bound(1), NOW).result() == "committed"
+    assert other.log(line(2)).result()
+    other.note_repeated("scope")
+    other.prune(0).result()  # behind the note, which nobody waits for
+    lines, notes, _, _ = other.waiting(10)
+    assert [each.seq > lines[-1].seq for each in notes] == [True]
+    made = UploadRecord(1, 1, store.waiting(10)[0][-1].seq, 0, 7, b"body")
+    store.add_upload(made).result()
+    assert other.waiting(10)[1] == notes
+    store.acknowledge(made, b"{}").result()
+    assert [each.seq for each in other.waiting(10)[1]] == [0]
+    other.close()
+
+
 def test_S7_an_id_is_bound_once_with_its_commitment_over_all_processes(store: EdgeStore, store_url: str) -> None:
     other = EdgeStore(store_url, "edge-1.2")
     assert find(store) is None

@@ -35,8 +35,12 @@ _CURSOR: Final = "SELECT COALESCE(MAX(last_seq), 0), COALESCE(MAX(last_note), 0)
 _SEQUENCE: Final = "SELECT COALESCE(MAX(sequence), 0) FROM edge_upload WHERE edge = ? AND epoch = ?"
 _LINES: Final = "SELECT seq, payer, key_id, line FROM edge_commitment WHERE edge = ? AND seq > ? ORDER BY seq LIMIT ?"
 # A long answer may end after its commitment was uploaded and dropped here: number 0 stands for what is there already.
+# A repeat may be answered by another process than the one that uploads its commitment: until that is answered, the note
+# waits behind a number that no line has.
 _NOTES: Final = (
-    "SELECT n.note, COALESCE(c.seq, 0), n.payer, n.id FROM edge_sent n "
+    "SELECT n.note, CASE WHEN c.seq IS NULL THEN 0 WHEN c.edge = n.edge THEN c.seq WHEN c.seq <= ("
+    "SELECT COALESCE(MAX(u.last_seq), 0) FROM edge_upload u WHERE u.edge = c.edge AND length(u.body) = 0"
+    ") THEN 0 ELSE 9223372036854775807 END, n.payer, n.id FROM edge_sent n "
     "LEFT JOIN edge_commitment c ON c.expires = n.expires AND c.id = n.id "
     "WHERE n.edge = ? AND n.note > ? ORDER BY n.note LIMIT ?"
 )
