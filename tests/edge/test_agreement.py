@@ -21,6 +21,7 @@ from farthing.mechanisms.batch_credit import (
     KeptCommitment,
     KeptReceipt,
     SignedCommitment,
+    judge_line,
     keep,
     pack_kept,
     settlement_of,
@@ -63,24 +64,26 @@ OFFER = BatchCreditSeller().complete(
     PaymentRequirements("batch-settlement", NETWORK, "1000", "USD", "news", 60, {"version": "1.0.0"})
 )
 COVERED = ("@method", "@authority", "@path", "@query", "signature-agent", "payment-signature")
+KEYED = ("payment-signature", '"signature-agent";key="my"', "@query", "@path", "@authority", "@method")
 
 
 def signed(
     *, extra: str = '{"version":"1.0.0","decimals":6}', more: str = "", path: str = "/a", agent: str = AGENT,
-    nonce: bytes = b"n" * 64, **changes: str,
+    nonce: bytes = b"n" * 64, query: str = "", label: str = "sig",
+    components: tuple[str, ...] = COVERED, **changes: str,
 ) -> HttpRequest:  # fmt: skip
     """Sign a request as a payer may write it."""
     accepted = msgspec.to_builtins(OFFER) | {"extra": msgspec.Raw(extra.encode())}
     payment = {"x402Version": 2, "accepted": accepted, "payload": {"amount": "1000", "asset": "USD"}}
     header = base64.b64encode(msgspec.json.encode(payment) + changes.get("padding", "").encode()).decode()
-    covered = " ".join(f'"{each}"' for each in COVERED)
+    covered = " ".join(component(each).identifier for each in components)
     said = f';created={NOW};expires={NOW + 60};keyid="{KEY.public_key.thumbprint}"'
     text = f'({covered}){said};nonce="{base64.b64encode(nonce).decode()}";tag="web-bot-auth"{more}'
     bare = HttpRequest(
-        "GET", "news.example", path, "", gather_fields([("signature-agent", agent), ("payment-signature", header)])
+        "GET", "news.example", path, query, gather_fields([("signature-agent", agent), ("payment-signature", header)])
     )
-    signature = KEY.sign(signature_base(bare, [component(each) for each in COVERED], text))
-    lines = [("signature-agent", agent), ("payment-signature", header), *signature_lines("sig", text, signature)]
+    signature = KEY.sign(signature_base(bare, [component(each) for each in components], text))
+    lines = [("signature-agent", agent), ("payment-signature", header), *signature_lines(label, text, signature)]
     return msgspec.structs.replace(bare, fields=gather_fields(lines))
 
 
@@ -108,6 +111,11 @@ def kept(found: SignedCommitment, request: HttpRequest) -> KeptCommitment:
         (signed(agent="crawler.example"), True),
         (signed(agent='"https://CRAWLER.example:443/"'), True),
         (signed(agent='sig="https://crawler.example", x="https://a.example";type=other'), True),
+        (signed(agent='my="https://crawler.example"', label="my"), True),
+        (signed(agent='my="https://crawler.example"', label="my", components=KEYED), True),
+        (signed(components=COVERED[::-1]), True),
+        (signed(query="?x=1?"), True),
+        (signed(query="??"), True),
         (signed(more=';alg="ed25519"'), True),
         (signed(path="/a%2fb/" + "x" * 7_000), True),
         (signed(extra='{"version":"1.0.0","decimals":6.0}'), False),
@@ -123,6 +131,8 @@ def test_C2_of_one_signature_edge_and_clearing_house_read_the_same(request_: Htt
     if isinstance(found, SignedCommitment):
         taken = bind(found.line(committed=NOW + 6), 1, NETWORK)
         assert isinstance(taken, IntakeLine), taken
+        # And whoever has the line can prove it.
+        assert judge_line(found.line(committed=NOW + 6), KEY.public_key, network=NETWORK) is None
         assert written_out(kept(found, request_)) == found.line(committed=NOW, receipt=receipt_of(found, request_))
 
 
