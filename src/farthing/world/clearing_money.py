@@ -47,7 +47,7 @@ from farthing.evm.references import payout_reference
 from farthing.protocol.statements import NOT_DELIVERED, Dispute
 from farthing.world.clearing_booking import balance, book
 from farthing.world.clearing_intake import open_window_number
-from farthing.world.clearing_reserve import covers_of
+from farthing.world.clearing_reserve import covers_of, may_spend
 from farthing.world.clearing_statements import find_statement, settle_statement
 from farthing.world.connection import Connection
 
@@ -280,6 +280,8 @@ def pay_from_balance(at: Connection, effect: PayFromBalance) -> bool:
     if record is None or record.state not in {ISSUED, ACCEPTED} or record.payable <= 0:
         return False
     if at.execute(_TAKE_BALANCE, (record.payer, record.payable)).rowcount != 1:
+        return False
+    if not may_spend(at, record.payer, record.statement, record.payable):
         return False
     books = Books(effect.rules.network, record.currency)
     book(at, [books.spend_prepaid(record.statement, record.payer, record.payable)], effect.now_seconds)
