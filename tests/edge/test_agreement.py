@@ -10,7 +10,8 @@ import base64
 import gzip
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
@@ -43,9 +44,11 @@ from farthing.protocol.clearing import (
 )
 from farthing.protocol.codec import encode_json, pack_header
 from farthing.protocol.messages import URL_MAX_CHARS, PaymentRequirements
+from farthing.protocol.versions import CURRENT
 from farthing.seller.answers import Answer
 from farthing.seller.credit import CreditTicket, GiveBack, Taken, conclude_commitment
 from farthing.seller.repeats import Bound
+from farthing.servers.credit import commitment_in
 from farthing.signatures import HttpRequest, SigningKey, gather_fields
 from farthing.signatures.messages import component
 from farthing.signatures.signing import signature_base, signature_lines
@@ -168,6 +171,16 @@ def test_C2_work_that_takes_long_is_billed_and_work_without_end_is_let_go() -> N
     assert isinstance(answer, Answer)
     assert answer.status == 504
     assert isinstance(asked[-1], GiveBack)
+
+
+def test_C5_a_payment_with_more_than_space_around_it_is_no_promise() -> None:
+    """It would be signed as it is, and the line's readers find no payment in it."""
+    header = signed().fields["payment-signature"][0]
+
+    def taken(value: str) -> bool:
+        return commitment_in(cast("Any", SimpleNamespace(wire=CURRENT, payments=(value,)))) is not None
+
+    assert [taken(each) for each in (f" {header}\t", f"{header}\x1c", f"\x0b{header}")] == [True, False, False]
 
 
 # The log and its uploads
