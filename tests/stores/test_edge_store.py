@@ -124,19 +124,23 @@ def find(store: EdgeStore, scope: str = "scope", now_seconds: int = NOW) -> Boun
     return found.result(30) if isinstance(found, Pending) else found
 
 
-def test_C2_a_note_of_another_process_waits_until_its_line_is_taken(store: EdgeStore, store_url: str) -> None:
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_C2_a_repeat_by_another_process_is_noted_by_who_uploads_its_line(
+    store: EdgeStore, store_url: str, *, uploaded: bool
+) -> None:
     other = EdgeStore(store_url, "edge-1.2")
     assert store.log_bound(line(1), bound(1), NOW).result() == "committed"
-    assert other.log(line(2)).result()
+    if uploaded:
+        made = UploadRecord(1, 1, store.waiting(10)[0][-1].seq, 0, 7, b"body")
+        store.add_upload(made).result()
+        store.acknowledge(made, b"{}").result()
+    assert other.is_left("edge-1") is not uploaded
     other.note_repeated("scope")
     other.prune(0).result()  # behind the note, which nobody waits for
-    lines, notes, _, _ = other.waiting(10)
-    assert [each.seq > lines[-1].seq for each in notes] == [True]
-    made = UploadRecord(1, 1, store.waiting(10)[0][-1].seq, 0, 7, b"body")
-    store.add_upload(made).result()
-    assert other.waiting(10)[1] == notes
-    store.acknowledge(made, b"{}").result()
-    assert [each.seq for each in other.waiting(10)[1]] == [0]
+    assert other.waiting(10)[1] == []
+    assert [each.id for each in store.waiting(10)[1]] == [line(1).id]
+    # Also where the process that took it has ended: another one passes it on.
+    assert other.is_left("edge-1")
     other.close()
 
 
