@@ -16,6 +16,9 @@ import httpx
 import pytest
 from serving import OPERATOR, Town, until
 
+from farthing.cli.clearing_desk import _dispute_line
+from farthing.cli.clearing_house import show
+
 FARTHING = [sys.executable, "-m", "farthing", "clearing"]
 
 
@@ -126,6 +129,14 @@ def test_an_operator_opens_and_changes_accounts(command: Command, url: str) -> N
     assert "404" in run("disputes", "d-1", "--grant", status=1)
     assert "TRANSACTION:LOG" in run("suspense", "0xbb", "--to", crawler, status=2)
     assert "409" in run("suspense", "0xbb:1", "--to", crawler, status=1)
+
+
+def test_what_a_payer_wrote_looks_like_no_entry_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = dict.fromkeys(("dispute", "state", "reason", "payee", "resource", "statement", "line", "note"), "x")
+    entry |= {"amount": "1", "currency": "USD", "evidence": "none\n\x1b[1Ax  granted\r\u2028x"}
+    show([entry], _dispute_line, as_json=False)
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[2:] == ["  evidence: none ?[1Ax  granted??x", "  note: x"]
 
 
 def test_C6_it_guarantees_funds_and_takes_out(command: Command, url: str) -> None:

@@ -200,6 +200,25 @@ def test_C6_a_balance_that_pays_late_refills_the_reserve(house: House) -> None:
     balanced(house, crawler)
 
 
+def test_C6_a_balance_that_a_guarantee_counts_on_pays_no_other_statement(house: House) -> None:
+    """Payer and payee may be one person: the balance would be paid out to it, and the reserve cover the rest."""
+    crawler = Crawler()
+    house.open(crawler, credit=0)
+    guarantee(house)
+    fund(house, 10 * DOLLAR)
+    report(house, came("0xbb", 3 * DOLLAR))
+    house.ask(AssignSuspense(CHAIN, "0xbb", 1, crawler.directory, house.rules, house.now))
+    first, second = issued(house, crawler), issued(house, crawler, sequence=2)
+    assert standing(house)[2] == 3 * DOLLAR
+    assert house.ask(PayFromBalance(second.statement, house.rules, house.now)) is False
+    assert (look(house, second).state, house.payer(crawler).prepaid) == ("issued", 3 * DOLLAR)
+    assert house.ask(PayFromBalance(first.statement, house.rules, house.now)) is True
+    report(house, came("0xbc", 3 * DOLLAR))
+    house.ask(AssignSuspense(CHAIN, "0xbc", 1, crawler.directory, house.rules, house.now))
+    assert house.ask(PayFromBalance(second.statement, house.rules, house.now)) is True
+    balanced(house, crawler)
+
+
 def test_C6_two_processes_cover_a_default_once(new_house: Callable[..., House]) -> None:
     houses = [new_house(), new_house()]
     record = defaulted(houses[0], Crawler())

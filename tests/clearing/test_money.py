@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from money import CHAIN, accept, balanced, came, decide, dispute, issued, line_ids, look, paid, report
+from money import CHAIN, accept, balanced, came, decide, dispute, issued, line_ids, look, paid, plan, report, went
 from town import DOLLAR, NOON, Crawler, House, pack
 
 from farthing.clearing import flows
@@ -15,11 +15,12 @@ from farthing.clearing.settlement import (
     AcceptStatement,
     AssignSuspense,
     InstructStatement,
+    OpenPayouts,
     PayFromBalance,
     ReturnStatement,
     SuspendOverdue,
 )
-from farthing.clearing.store import Listing, ListStatements
+from farthing.clearing.store import Listing, ListStatements, ProvePayee
 from farthing.protocol.clearing import Sent
 from farthing.protocol.signed_statements import open_statement
 
@@ -176,6 +177,29 @@ def test_C6_what_was_not_delivered_is_granted_where_the_edge_has_no_sent(
         house.upload(pack([Sent(crawler.directory, line)], sequence=9))
     (opened,) = dispute(house, record, [line], "not_delivered")
     assert opened.state == state
+    balanced(house, crawler)
+
+
+def test_C6_what_was_paid_out_is_not_granted_before_an_operator_looked(house: House) -> None:
+    """Payer and payees may be one person: each round would pay it out twice, out of what is others'."""
+    crawler = Crawler()
+    house.open(crawler)
+    house.ask(ProvePayee("news", "challenge", house.now))
+    first = issued(house, crawler, sent=False)
+    report(house, paid(first, 3 * DOLLAR))
+    plan(house)
+    # Not settled yet, and signed perhaps: as good as paid.
+    line, *others = line_ids(house, first)
+    opened = [*dispute(house, first, [line], "not_delivered")]
+    (payout,) = house.ask(OpenPayouts(10))
+    report(house, went("0xe1", payout))
+    # Shares that come later, and were not paid out, make up for the one of the two.
+    second = issued(house, crawler, 2, sequence=2)
+    report(house, paid(second, 2 * DOLLAR, transaction="0xcc"))
+    opened += dispute(house, first, others, "not_delivered")
+    assert [each.state for each in opened] == ["open", "granted", "open"]
+    assert (house.total("cleared"), house.total("held")) == (-DOLLAR, 2 * DOLLAR)
+    assert plan(house) == ()
     balanced(house, crawler)
 
 

@@ -10,7 +10,8 @@ import base64
 import gzip
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from farthing.mechanisms.batch_credit import (
     KeptCommitment,
     KeptReceipt,
     SignedCommitment,
+    judge_line,
     keep,
     pack_kept,
     settlement_of,
@@ -42,8 +44,11 @@ from farthing.protocol.clearing import (
 )
 from farthing.protocol.codec import encode_json, pack_header
 from farthing.protocol.messages import URL_MAX_CHARS, PaymentRequirements
+from farthing.protocol.versions import CURRENT
 from farthing.seller.answers import Answer
 from farthing.seller.credit import CreditTicket, GiveBack, Taken, conclude_commitment
+from farthing.seller.repeats import Bound
+from farthing.servers.credit import commitment_in
 from farthing.signatures import HttpRequest, SigningKey, gather_fields
 from farthing.signatures.messages import component
 from farthing.signatures.signing import signature_base, signature_lines
@@ -62,24 +67,26 @@ OFFER = BatchCreditSeller().complete(
     PaymentRequirements("batch-settlement", NETWORK, "1000", "USD", "news", 60, {"version": "1.0.0"})
 )
 COVERED = ("@method", "@authority", "@path", "@query", "signature-agent", "payment-signature")
+KEYED = ("payment-signature", '"signature-agent";key="my"', "@query", "@path", "@authority", "@method")
 
 
 def signed(
     *, extra: str = '{"version":"1.0.0","decimals":6}', more: str = "", path: str = "/a", agent: str = AGENT,
-    nonce: bytes = b"n" * 64, **changes: str,
+    nonce: bytes = b"n" * 64, query: str = "", label: str = "sig",
+    components: tuple[str, ...] = COVERED, **changes: str,
 ) -> HttpRequest:  # fmt: skip
     """Sign a request as a payer may write it."""
     accepted = msgspec.to_builtins(OFFER) | {"extra": msgspec.Raw(extra.encode())}
     payment = {"x402Version": 2, "accepted": accepted, "payload": {"amount": "1000", "asset": "USD"}}
     header = base64.b64encode(msgspec.json.encode(payment) + changes.get("padding", "").encode()).decode()
-    covered = " ".join(f'"{each}"' for each in COVERED)
+    covered = " ".join(component(each).identifier for each in components)
     said = f';created={NOW};expires={NOW + 60};keyid="{KEY.public_key.thumbprint}"'
     text = f'({covered}){said};nonce="{base64.b64encode(nonce).decode()}";tag="web-bot-auth"{more}'
     bare = HttpRequest(
-        "GET", "news.example", path, "", gather_fields([("signature-agent", agent), ("payment-signature", header)])
+        "GET", "news.example", path, query, gather_fields([("signature-agent", agent), ("payment-signature", header)])
     )
-    signature = KEY.sign(signature_base(bare, [component(each) for each in COVERED], text))
-    lines = [("signature-agent", agent), ("payment-signature", header), *signature_lines("sig", text, signature)]
+    signature = KEY.sign(signature_base(bare, [component(each) for each in components], text))
+    lines = [("signature-agent", agent), ("payment-signature", header), *signature_lines(label, text, signature)]
     return msgspec.structs.replace(bare, fields=gather_fields(lines))
 
 
@@ -107,6 +114,11 @@ def kept(found: SignedCommitment, request: HttpRequest) -> KeptCommitment:
         (signed(agent="crawler.example"), True),
         (signed(agent='"https://CRAWLER.example:443/"'), True),
         (signed(agent='sig="https://crawler.example", x="https://a.example";type=other'), True),
+        (signed(agent='my="https://crawler.example"', label="my"), True),
+        (signed(agent='my="https://crawler.example"', label="my", components=KEYED), True),
+        (signed(components=COVERED[::-1]), True),
+        (signed(query="?x=1?"), True),
+        (signed(query="??"), True),
         (signed(more=';alg="ed25519"'), True),
         (signed(path="/a%2fb/" + "x" * 7_000), True),
         (signed(extra='{"version":"1.0.0","decimals":6.0}'), False),
@@ -122,6 +134,8 @@ def test_C2_of_one_signature_edge_and_clearing_house_read_the_same(request_: Htt
     if isinstance(found, SignedCommitment):
         taken = bind(found.line(committed=NOW + 6), 1, NETWORK)
         assert isinstance(taken, IntakeLine), taken
+        # And whoever has the line can prove it.
+        assert judge_line(found.line(committed=NOW + 6), KEY.public_key, network=NETWORK) is None
         assert written_out(kept(found, request_)) == found.line(committed=NOW, receipt=receipt_of(found, request_))
 
 
@@ -157,6 +171,16 @@ def test_C2_work_that_takes_long_is_billed_and_work_without_end_is_let_go() -> N
     assert isinstance(answer, Answer)
     assert answer.status == 504
     assert isinstance(asked[-1], GiveBack)
+
+
+def test_C5_a_payment_with_more_than_space_around_it_is_no_promise() -> None:
+    """It would be signed as it is, and the line's readers find no payment in it."""
+    header = signed().fields["payment-signature"][0]
+
+    def taken(value: str) -> bool:
+        return commitment_in(cast("Any", SimpleNamespace(wire=CURRENT, payments=(value,)))) is not None
+
+    assert [taken(each) for each in (f" {header}\t", f"{header}\x1c", f"\x0b{header}")] == [True, False, False]
 
 
 # The log and its uploads
@@ -211,6 +235,42 @@ def test_C2_an_answer_that_goes_out_for_long_is_noted_after_its_line_is_gone(tmp
     later = up._build()
     assert later is not None
     assert [(each.payer, each.id) for each in read_upload(later.body, NETWORK).sent] == [(line.payer, line.id)]
+    store.close()
+
+
+def test_C2_a_repeat_by_another_process_is_told_with_its_line_and_makes_no_empty_uploads(tmp_path: Path) -> None:
+    """The house takes no note before its line; and an upload of nothing would be followed by the next one at once."""
+    first, second = (EdgeStore(tmp_path / "edge.sqlite", label) for label in ("shop", "shop.2"))
+    found = judge(signed())
+    assert isinstance(found, SignedCommitment)
+    line = found.line(committed=NOW)
+    bound = Bound("scope", line.payer, line.id, "print", "said", line.expires)
+    row = LoggedLine(line.payer, line.id, "n", line.expires, "", 1_000, line.key, encode_json(line))
+    assert first.log_bound(row, bound, NOW).result() == "committed"
+    second.note_repeated("scope")
+    second.prune(0).result()  # behind the note, which nobody waits for
+    assert uploader(second)._build() is None
+    made = uploader(first)._build()
+    assert made is not None
+    told = [msgspec.json.decode(each, type=Commitment) for each in gzip.decompress(made.body).splitlines()[1:]]
+    assert told == [msgspec.structs.replace(line, sent=True)]
+    first.close()
+    second.close()
+
+
+def test_C2_a_note_that_is_read_before_its_line_makes_no_upload(tmp_path: Path) -> None:
+    store = EdgeStore(tmp_path / "edge.sqlite", "shop")
+    found = judge(signed())
+    assert isinstance(found, SignedCommitment)
+    line = found.line(committed=NOW)
+    logged(store, line)
+    store.note_sent(line.payer, line.id, line.expires)
+    store.prune(0).result()  # behind the note, which nobody waits for
+    _, notes, last_seq, last_note = store.waiting(10)
+    up = uploader(store)
+    # The line became durable between the two reads.
+    up._store = SimpleNamespace(waiting=lambda _limit: ([], notes, last_seq, last_note), edge="shop", next_sequence=int)
+    assert up._build() is None
     store.close()
 
 

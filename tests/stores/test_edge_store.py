@@ -124,6 +124,26 @@ def find(store: EdgeStore, scope: str = "scope", now_seconds: int = NOW) -> Boun
     return found.result(30) if isinstance(found, Pending) else found
 
 
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_C2_a_repeat_by_another_process_is_noted_by_who_uploads_its_line(
+    store: EdgeStore, store_url: str, *, uploaded: bool
+) -> None:
+    other = EdgeStore(store_url, "edge-1.2")
+    assert store.log_bound(line(1), bound(1), NOW).result() == "committed"
+    if uploaded:
+        made = UploadRecord(1, 1, store.waiting(10)[0][-1].seq, 0, 7, b"body")
+        store.add_upload(made).result()
+        store.acknowledge(made, b"{}").result()
+    assert other.is_left("edge-1") is not uploaded
+    other.note_repeated("scope")
+    other.prune(0).result()  # behind the note, which nobody waits for
+    assert other.waiting(10)[1] == []
+    assert [each.id for each in store.waiting(10)[1]] == [line(1).id]
+    # Also where the process that took it has ended: another one passes it on.
+    assert other.is_left("edge-1")
+    other.close()
+
+
 def test_S7_an_id_is_bound_once_with_its_commitment_over_all_processes(store: EdgeStore, store_url: str) -> None:
     other = EdgeStore(store_url, "edge-1.2")
     assert find(store) is None

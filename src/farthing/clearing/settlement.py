@@ -96,7 +96,10 @@ class ReturnStatement(Effect[bool], frozen=True):
 
 
 class PayFromBalance(Effect[bool], frozen=True):
-    """Pay a statement out of the payer's prepaid balance; False where it does not reach."""
+    """Pay a statement out of the payer's prepaid balance; False where it does not reach.
+
+    What guaranteed shares of its other statements count on is not spent.
+    """
 
     statement: str
     rules: Rules

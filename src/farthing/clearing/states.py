@@ -108,7 +108,12 @@ DISPUTE: Final = Machine(
         REJECTED: "the charge stands: due on the next statement where it was not paid",
     },
     (
-        Move("grant", (OPEN,), GRANTED, "an operator says so; not_delivered without the edge's `sent`: at once"),
+        Move(
+            "grant",
+            (OPEN,),
+            GRANTED,
+            "an operator says so; not_delivered without the edge's `sent`: at once, if not paid out",
+        ),
         Move("reject", (OPEN,), REJECTED, "an operator says so"),
     ),
 )

@@ -84,9 +84,14 @@ def show(
     """Print a line for each entry, or say that there is none."""
     count = 0
     for count, entry in enumerate(entries, 1):  # noqa: B007 - how many there were
-        print(json.dumps(entry) if as_json else plain(line(entry)))
+        print(json.dumps(entry) if as_json else plain(line(_flat(entry))))
     if not count and empty and not as_json:
         print(empty)
+
+
+def _flat(entry: dict[str, Any]) -> dict[str, Any]:
+    """Keep what others wrote (evidence, notes, resources) from beginning a line that looks like an entry."""
+    return {name: value.replace("\n", " ") if isinstance(value, str) else value for name, value in entry.items()}
 
 
 def money(amount: str | int, currency: str = "") -> str:

@@ -298,7 +298,7 @@ def conclude_commitment(
             503,
             "store-unavailable",
             "The log can't be written",
-            "Your promise is not on record and will not be billed; send the same request again.",
+            "Nothing is served on a promise that may not be on record. Send the same request again: it is billed once.",
             retry_after_seconds=RETRY_AFTER_OUTAGE_SECONDS,
         )
     return concluded if became == "committed" else (yield from _not_new(ticket, became, now_seconds))

@@ -47,7 +47,7 @@ from farthing.evm.references import payout_reference
 from farthing.protocol.statements import NOT_DELIVERED, Dispute
 from farthing.world.clearing_booking import balance, book
 from farthing.world.clearing_intake import open_window_number
-from farthing.world.clearing_reserve import covers_of
+from farthing.world.clearing_reserve import covers_of, may_spend
 from farthing.world.clearing_statements import find_statement, settle_statement
 from farthing.world.connection import Connection
 
@@ -71,6 +71,7 @@ _WAS_SENT: Final = """
 SELECT 1 FROM clearing_lines l WHERE l.payer = ? AND l.commitment = ? AND (l.flags % 2 = 1 OR EXISTS (
     SELECT 1 FROM clearing_sent s WHERE s.payer = l.payer AND s.commitment = l.commitment))
 """
+_UNDER_WAY: Final = f"SELECT COALESCE(SUM(amount), 0) FROM clearing_payouts WHERE payee = ? AND state <> '{SETTLED}'"
 _DECIDE: Final = f"""
 UPDATE clearing_disputes SET state = ?, decided_at = ?, note = ?,
     -- A charge that stands and was paid changes nothing.
@@ -162,6 +163,7 @@ def list_disputes(at: Connection, effect: ListDisputes) -> tuple[Dispute, ...]:
 def open_disputes(at: Connection, effect: OpenDisputes) -> tuple[Dispute, ...] | str:
     """Perform `OpenDisputes`: each line once; what the edge never sent is granted at once (PROTOCOL).
 
+    But for what its payee was paid out: payer and payee may be one person, and the house would pay the two of them.
     Not while a payment is under way, whose sum is fixed: only what was paid may be paid back (C6).
     """
     at.execute(_LOCK_STATEMENT, (effect.statement,))
@@ -176,6 +178,7 @@ def open_disputes(at: Connection, effect: OpenDisputes) -> tuple[Dispute, ...] |
         return "payment_under_way"
     books = Books(effect.rules.network, record.currency)
     opened: list[Dispute] = []
+    spare: dict[int, int] = {}
     for asked, line in effect.lines:
         dispute = f"{effect.statement}.{hashlib.sha256(asked.id.encode()).hexdigest()[:_DISPUTE_DIGITS]}"
         amount = int(line["charged"])
@@ -185,8 +188,11 @@ def open_disputes(at: Connection, effect: OpenDisputes) -> tuple[Dispute, ...] |
         if amount > 0 and at.execute(_INSERT_DISPUTE, (*row, *what)).rowcount == 1:
             if not was_paid:
                 at.execute(_HOLD, (amount, effect.statement))
+            # Paid out is paid out: where a payee would be below zero for it, an operator decides.
+            spare[payee] = _spare(at, books, payee, spare.get(payee)) - amount if was_paid else 0
             book(at, [books.hold(dispute, payee, amount, was_paid=was_paid)], effect.now_seconds)
-            if asked.reason == NOT_DELIVERED and not _was_sent(at, record.payer, asked.id):
+            unsent = asked.reason == NOT_DELIVERED and not _was_sent(at, record.payer, asked.id)
+            if unsent and spare[payee] >= 0:
                 granted = DecideDispute(
                     dispute, granted=True, note="never sent", rules=effect.rules, now_seconds=effect.now_seconds
                 )
@@ -208,6 +214,13 @@ def _settle_if_nothing_is_left(at: Connection, effect: OpenDisputes, books: Book
         note = books.credit_note(record.statement, record.payer, -record.payable)
         book(at, [note], effect.now_seconds)
     settle_statement(at, record.statement, books, "", effect.now_seconds)
+
+
+def _spare(at: Connection, books: Books, payee: int, known: int | None) -> int:
+    """Sum what a payee gets and no payout has been decided for; `known` is what is left of it, once summed."""
+    if known is not None:
+        return known
+    return balance(at, books.cleared(payee)) - int(at.execute(_UNDER_WAY, (payee,)).fetchone()[0])
 
 
 def _payee_of(at: Connection, name: str) -> int:
@@ -280,6 +293,8 @@ def pay_from_balance(at: Connection, effect: PayFromBalance) -> bool:
     if record is None or record.state not in {ISSUED, ACCEPTED} or record.payable <= 0:
         return False
     if at.execute(_TAKE_BALANCE, (record.payer, record.payable)).rowcount != 1:
+        return False
+    if not may_spend(at, record.payer, record.statement, record.payable):
         return False
     books = Books(effect.rules.network, record.currency)
     book(at, [books.spend_prepaid(record.statement, record.payer, record.payable)], effect.now_seconds)

@@ -43,6 +43,12 @@ SELECT p.credit_limit + p.prepaid - COALESCE((
     WHERE t.payer = p.payer AND t.state <> '{SETTLED}'
 ), 0) FROM clearing_payers p WHERE p.payer = ?
 """
+_PLEDGED: Final = f"""
+SELECT p.credit_limit + p.prepaid, COALESCE((
+    SELECT SUM(s.guaranteed) FROM clearing_shares s JOIN clearing_statements t ON t.statement = s.statement
+    WHERE t.payer = p.payer AND t.state <> '{SETTLED}' AND t.statement <> ?
+), 0) FROM clearing_payers p WHERE p.payer = ?
+"""
 _GUARANTEED_PAYEES: Final = "SELECT payee FROM clearing_payees WHERE guaranteed = 1"
 # Of each guaranteed share that is not paid, what is left to cover: not what is disputed, nor more than the guarantee.
 _OPEN: Final = f"""
@@ -95,6 +101,15 @@ def guaranteed_amounts(at: Connection, payer: int, shares: Iterable[tuple[int, i
         amounts.append(max(0, min(share, left)) if payee in guaranteed else 0)
         left -= amounts[-1]
     return amounts
+
+
+def may_spend(at: Connection, payer: int, statement: str, amount: int) -> bool:
+    """Say whether a payer may pay this statement from its balance: what guarantees of others count on stays there.
+
+    Payer and payee may be one person: the balance would come back as a payout, and the reserve pay what it stood for.
+    """
+    vouched, pledged = at.execute(_PLEDGED, (statement, payer)).fetchone()
+    return int(vouched) - amount >= int(pledged)
 
 
 def _lock(at: Connection, currency: str) -> int:

@@ -30,6 +30,7 @@ _SINCE: Final = "SELECT id FROM edge_commitment WHERE seq > ?"
 _COUNT: Final = "UPDATE edge_lease SET count = count + ?, spent = spent + ? WHERE lease = ?"
 _NOTE: Final = "INSERT INTO edge_sent (edge, payer, id, expires) VALUES {}"
 _NOTE_COLUMNS: Final = 4
+_TAKEN_BY: Final = "SELECT edge FROM edge_commitment WHERE expires = ? AND id = ?"
 _RECENT: Final = "SELECT payer, nonce, id, expires FROM edge_commitment WHERE expires >= ?"
 _CURSOR: Final = "SELECT COALESCE(MAX(last_seq), 0), COALESCE(MAX(last_note), 0) FROM edge_upload WHERE edge = ?"
 _SEQUENCE: Final = "SELECT COALESCE(MAX(sequence), 0) FROM edge_upload WHERE edge = ? AND epoch = ?"
@@ -73,6 +74,8 @@ _CLOSE_LEASE: Final = "UPDATE edge_lease SET state = ? WHERE lease = ?"
 _IS_LEFT: Final = (
     "SELECT 1 WHERE EXISTS (SELECT 1 FROM edge_commitment WHERE edge = ? AND seq > "
     "(SELECT COALESCE(MAX(last_seq), 0) FROM edge_upload WHERE edge = ? AND length(body) = 0)) "
+    "OR EXISTS (SELECT 1 FROM edge_sent WHERE edge = ? AND note > "
+    "(SELECT COALESCE(MAX(last_note), 0) FROM edge_upload WHERE edge = ? AND length(body) = 0)) "
     "OR EXISTS (SELECT 1 FROM edge_lease WHERE edge = ? AND state = ?)"
 )
 _LEASE_UPLOADED: Final = "SELECT COUNT(*) FROM edge_commitment WHERE edge = ? AND lease = ? AND seq > ?"
@@ -213,8 +216,14 @@ class EdgeStore:
 
     def _note_repeated_together(self, connection: Connection, scopes: list[str]) -> list[None]:
         found = [edge_answers.note_repeated(connection, each) for each in scopes]
-        _note_together(connection, [(self.edge, *each) for each in found if each is not None])
+        _note_together(connection, [(self._taken_by(connection, each), *each) for each in found if each is not None])
         return [None] * len(scopes)
+
+    def _taken_by(self, connection: Connection, noted: tuple[str, str, int]) -> str:
+        """Say which label uploads a commitment that was repeated here: the house takes no note before its line."""
+        _, commitment_id, expires = noted
+        row = connection.execute(_TAKEN_BY, (expires, commitment_id)).fetchone()
+        return self.edge if row is None else str(row[0])
 
     # Uploads
 
@@ -231,8 +240,8 @@ class EdgeStore:
         return int(self._database.fetch(_WAITING, (self.edge, acknowledged))[0][0])
 
     def is_left(self, label: str) -> bool:
-        """Tell whether a process of another label left commitments that are not uploaded, or leases."""
-        return bool(self._database.fetch(_IS_LEFT, (label, label, label, OPEN)))
+        """Tell whether a process of another label left commitments or notes that are not uploaded, or leases."""
+        return bool(self._database.fetch(_IS_LEFT, (label, label, label, label, label, OPEN)))
 
     def next_sequence(self, epoch: int) -> int:
         """Give the number of the next upload of this life."""

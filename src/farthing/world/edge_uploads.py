@@ -261,6 +261,8 @@ class Uploader:
             if note.seq not in merged:
                 parts.append(msgspec.json.encode(Sent(note.payer, note.id)))
             last_note = note.note
+        if len(parts) == 1:
+            return None  # there are notes alone that wait for their lines
         body = gzip.compress(b"\n".join(parts) + b"\n", _GZIP_LEVEL, mtime=0)
         if len(body) > UPLOAD_MAX_BYTES:
             log.error("an upload has %d bytes; the limit is %d", len(body), UPLOAD_MAX_BYTES)

@@ -6,7 +6,7 @@ RFC 9421 signature base. Three faces:
 
     BatchCreditBuyer(agent)   makes payloads, binds them to their request, reads the seller's signed receipt
     BatchCreditSeller()       completes requirements; `verify_commitment` judges a request without asking anybody
-    judge_line(line, key)     what a clearing house asks of a commitment that an edge uploads
+    judge_line(line, key)     what anybody can ask of a billed commitment: that its payer signed all of it
 
 and `CloudflareBuyer`, the buyer's face of `cloudflare:402`, whose signature is weaker.
 """

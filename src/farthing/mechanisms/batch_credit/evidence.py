@@ -1,4 +1,6 @@
-"""What a clearing house asks of a commitment that an edge uploads: that the payer signed exactly what will be billed.
+"""What anybody can ask of a billed commitment: that the payer signed exactly what is billed.
+
+A clearing house that takes thousands of lines holds them to the same by `farthing.clearing.intake`.
 
 The signature base says it all: it is taken apart into the request that was signed, read by the same profile as at the
 edge, and held to every member of the line. So a line can be judged years later, by anybody who has it and the key.
@@ -16,19 +18,18 @@ from farthing.mechanisms.batch_credit.verify import commitment_id, decode_signat
 from farthing.mechanisms.interface import Refusal
 from farthing.protocol.clearing import DECIMALS, Commitment, PublicJwk
 from farthing.protocol.codec import decode_payment
+from farthing.signatures.agent import SIGNATURE_AGENT, read_agents
+from farthing.signatures.digest import CONTENT_DIGEST
 from farthing.signatures.fields import SignatureInvalid
 from farthing.signatures.keys import PublicKey, decode_base64url
 from farthing.signatures.messages import HttpRequest
-from farthing.signatures.profile import LABEL, read_profile
+from farthing.signatures.profile import LABEL, PAYMENT_SIGNATURE, read_profile
 from farthing.signatures.signing import signature_lines
 
-# The profile's lines, and perhaps a content-digest.
-_LINES: Final = re.compile(
-    r'"@method": (?P<method>[^\n]*)\n"@authority": (?P<authority>[^\n]*)\n"@path": (?P<path>[^\n]*)\n'
-    r'"@query": (?P<query>\?[^\n]*)\n"signature-agent"(?:;key="(?P<key>[^"\n]*)")?: (?P<agent>[^\n]*)\n'
-    r'"payment-signature": (?P<payment>[^\n]*)\n(?:"content-digest": (?P<digest>[^\n]*)\n)?'
-    r'"@signature-params": (?P<params>[^\n]*)'
-)
+# One line of a base. Signers cover the profile's components in any order; what each must be `read_profile` says.
+_LINE: Final = re.compile(r'"(?P<name>[^"\n]*)"(?:;key="(?P<key>[^"\n]*)")?: (?P<value>[^\n]*)')
+_PARAMS: Final = "@signature-params"
+_DERIVED: Final = ("@method", "@authority", "@path", "@query")
 
 
 def key_of_record(jwk: PublicJwk) -> PublicKey | None:
@@ -62,23 +63,40 @@ def request_of_base(base: str, signature: bytes, *, scheme: str = "https") -> Ht
 
     An empty query was either none or a `?`, which the base does not tell apart: it counts as none.
     """
-    found = _LINES.fullmatch(base)
-    if found is None or not base.isascii():
-        message = "the signature base is not that of a commitment, in the order in which edges accept it"
+    values, key = _taken_apart(base)
+    if values.keys() - {CONTENT_DIGEST} != {*_DERIVED, SIGNATURE_AGENT, PAYMENT_SIGNATURE, _PARAMS}:
+        message = "the signature base is not that of a commitment"
         raise SignatureInvalid(message)
-    key, agent = found["key"], found["agent"]
-    label = key or LABEL
-    lines = dict(signature_lines(label, found["params"], signature))
+    agent = values[SIGNATURE_AGENT]
+    lines = signature_lines(key or _label_of(agent), values[_PARAMS], signature)
     fields = {
-        "signature-agent": (agent if key is None else f"{key}={agent}",),
-        "payment-signature": (found["payment"],),
-        "signature-input": (lines["Signature-Input"],),
-        "signature": (lines["Signature"],),
+        SIGNATURE_AGENT: (agent if key is None else f"{key}={agent}",),
+        PAYMENT_SIGNATURE: (values[PAYMENT_SIGNATURE],),
+        **{name.lower(): (value,) for name, value in lines},
     }
-    if found["digest"] is not None:
-        fields["content-digest"] = (found["digest"],)
-    query = "" if found["query"] == "?" else found["query"]
-    return HttpRequest(found["method"], found["authority"], found["path"], query, fields, scheme)
+    if CONTENT_DIGEST in values:
+        fields[CONTENT_DIGEST] = (values[CONTENT_DIGEST],)
+    method, authority, path, query = (values[each] for each in _DERIVED)
+    return HttpRequest(method, authority, path, "" if query == "?" else query, fields, scheme)
+
+
+def _taken_apart(base: str) -> tuple[dict[str, str], str | None]:
+    """Give the values by name, and the key by which the agent is covered; nothing for a base of another shape."""
+    values: dict[str, str] = {}
+    keys: dict[str, str | None] = {}
+    for each in base.split("\n"):
+        found = _LINE.fullmatch(each)
+        if found is None or found["name"] in values or not each.isascii():
+            return {}, None
+        values[found["name"]], keys[found["name"]] = found["value"], found["key"]
+    key = keys.pop(SIGNATURE_AGENT, None)
+    return ({}, None) if any(each is not None for each in keys.values()) else (values, key)
+
+
+def _label_of(agent: str) -> str:
+    """The label of the signature whose agent is covered as a whole: a dictionary of one names it, a string does not."""
+    agents = read_agents(agent)
+    return (agents[0].label if len(agents) == 1 else None) or LABEL
 
 
 def _fault(line: Commitment, key: PublicKey, network: str) -> str:
@@ -99,7 +117,7 @@ def _fault(line: Commitment, key: PublicKey, network: str) -> str:
         "key": (line.key, profile.key_id),
         "the archived key": (key.thumbprint, profile.key_id),
         "method": (line.method, request.method),
-        "resource": (line.resource.removesuffix("?"), resource_url(request)),
+        "resource": (line.resource if request.query else line.resource.removesuffix("?"), resource_url(request)),
         "created": (line.created, profile.created),
         "expires": (line.expires, profile.expires),
         "scheme": (SCHEME, accepted.scheme),

@@ -136,7 +136,11 @@ class Payers:
             return status_of(record)
         if body.prepaid:
             if not await service.ask(PayFromBalance(statement, service.desk.rules, now_seconds)):
-                raise Refused("refused", "The prepaid balance does not reach, or a payment is under way.")
+                what = (
+                    "The prepaid balance does not reach (what guarantees of other statements count on is not spent), "
+                    "or a payment is under way."
+                )
+                raise Refused("refused", what)
         elif body.payment is None:
             raise Refused("malformed-request", "Give `payment`, or say `prepaid`.", path="$.payment")
         else:
