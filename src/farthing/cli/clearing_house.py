@@ -61,7 +61,8 @@ class House:
         except ValueError:
             said = {"detail": "something that is not JSON: is there a clearing house at this address?"}
         if answer.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
-            detail = said.get("detail", "") if isinstance(said, dict) else ""
+            problem: dict[str, Any] = said if isinstance(said, dict) else {}
+            detail = problem.get("detail", "")
             print(plain(f"farthing: the clearing house answered {answer.status}: {detail}"), file=sys.stderr)
             raise typer.Exit(EXIT_FAILED)
         return said
