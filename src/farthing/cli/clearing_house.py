@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 from urllib.parse import quote
 
 import typer
@@ -61,8 +61,7 @@ class House:
         except ValueError:
             said = {"detail": "something that is not JSON: is there a clearing house at this address?"}
         if answer.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
-            problem: dict[str, Any] = said if isinstance(said, dict) else {}
-            detail = problem.get("detail", "")
+            detail = cast("dict[str, Any]", said).get("detail", "") if isinstance(said, dict) else ""
             print(plain(f"farthing: the clearing house answered {answer.status}: {detail}"), file=sys.stderr)
             raise typer.Exit(EXIT_FAILED)
         return said
