@@ -145,7 +145,8 @@ def test_C5_C1_what_was_taken_later_is_the_networks_risk_and_never_the_payers(ho
     lease = lost(house, crawler)
     late = crawler.commit("/late", at=LAST + 1, amount=2 * DOLLAR, lease=lease.lease)
     ever = crawler.commit("/ever", at=LAST, amount=DOLLAR, lease=lease.lease)
-    body = pack([crawler.record, late, ever])
+    # The first word of an upload about a line counts.
+    body = pack([crawler.record, late, ever, msgspec.structs.replace(ever, committed=LAST + 1)])
     assert house.upload(body).accepted == 2
     # Not for a moment.
     assert house.payer(crawler).owed == DOLLAR

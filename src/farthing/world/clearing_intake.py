@@ -206,12 +206,14 @@ def _judge(
             continue
         payer, payee = accounts.payers[line.payer][0], accounts.payees[line.payee][0]
         place = (payer, bytes.fromhex(line.id[7:]))
+        if place in rows:
+            continue  # twice in one upload
         why = bearing.judge(place, line)
         if why is not None:
             refused.append(RefusedLine(line.id, *why))
             continue
         what = (line.amount, line.committed, line.position, line.flags, line.resource)
-        rows.setdefault(place, ((*place, payee, window, key, *what), line))
+        rows[place] = ((*place, payee, window, key, *what), line)
     return rows
 
 
