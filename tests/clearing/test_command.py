@@ -124,6 +124,9 @@ def test_an_operator_opens_and_changes_accounts(command: Command, url: str) -> N
     assert "not a price" in run("payer", crawler, "--limit", "1e3", status=2)
     assert "--domain and --address" in run("payee", "news", "--domain", "news.example", status=2)
     assert "404" in run("payer", "https://nobody.example", "--resume", status=1)
+    assert "one of --limit" in run("payer", crawler, "--resume", "--compromised", "k" * 43, status=2).lower()
+    assert "--since" in run("payer", crawler, "--since", "1", status=2)
+    assert "is no time" in run("payer", crawler, "--compromised", "k" * 43, "--since", "yesterday", status=2)
     assert "has a subject" in run("token", "edge", "--role", "edge", status=1)
     assert "--grant or --reject" in run("disputes", "d-1", status=2)
     assert "404" in run("disputes", "d-1", "--grant", status=1)
@@ -137,6 +140,21 @@ def test_what_a_payer_wrote_looks_like_no_entry_of_its_own(capsys: pytest.Captur
     show([entry], _dispute_line, as_json=False)
     shown = capsys.readouterr().out
     assert shown.splitlines()[2:] == ["  evidence: none ?[1Ax  granted??x", "  note: x"]
+
+
+def test_C5_it_declares_a_key_compromised(command: Command, url: str) -> None:
+    crawler, key = "https://crawler.example", "k" * 43
+    command.run("payer", crawler, "--limit", "$100", "--url", url)
+    said = command.run("payer", crawler, "--compromised", key, "--since", "2026-01-05T12:00:00Z", "--url", url)
+    assert f"{key} is compromised" in said
+    assert "since     2026-01-05T12:00:00Z" in said
+    assert "by anna" in said
+    again = command.run("payer", crawler, "--compromised", key, "--url", url, "--json")
+    declared = json.loads(again)
+    assert (declared["since"], declared["billedUntil"]) == (1_767_614_400, declared["declared"] + 900)
+    assert f"key       {key} is compromised" in command.run("payer", crawler, "--url", url)
+    audit = command.run("audit", "--url", url)
+    assert audit.count("declare compromised") == 1
 
 
 def test_C6_it_guarantees_funds_and_takes_out(command: Command, url: str) -> None:

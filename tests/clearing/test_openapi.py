@@ -35,6 +35,7 @@ from farthing.services.clearing.api import (
     Door,
     FundRequest,
     GuaranteeRequest,
+    KeyRequest,
     PayeeRequest,
     PayerRequest,
     PayerStateRequest,
@@ -140,6 +141,8 @@ def good_bodies(town: Town, names: dict[str, list[str]], payment: StatementPayme
             PayerStateRequest(agent, "active"),
             PayerStateRequest("https://another.example", "suspended"),
         ],
+        # As the operator's, and as the payer's own: of a key that signs nothing here.
+        "/payers/keys": [KeyRequest("k" * 43, agent, now - 60), KeyRequest("k" * 43)],
         "/payees": [PayeeRequest("blog", "blog.example", town.address("payee"))],
         "/tokens": [TokenRequest(f"edge-b{number}", "edge", "blog") for number in range(20)],
         "/disputes/{dispute}": [DecisionRequest(granted=False, note="It was served.")],

@@ -178,8 +178,17 @@ class House:
         assert isinstance(answer, UploadAnswer)
         return answer
 
-    def lease(self, crawler: Crawler, amount: int, *, edge: str = "edge-1", epoch: int = 1, request: str = "r1") -> Any:
-        asked = LeaseRequest(edge, epoch, request, crawler.directory, str(amount), "USD", 60)
+    def lease(
+        self,
+        crawler: Crawler,
+        amount: int,
+        *,
+        edge: str = "edge-1",
+        epoch: int = 1,
+        request: str = "r1",
+        seconds: int = 60,
+    ) -> Any:
+        asked = LeaseRequest(edge, epoch, request, crawler.directory, str(amount), "USD", seconds)
         return self.ask(GrantLease(asked, f"lease-{edge}-{request}", self.rules, self.now))
 
     def payer(self, crawler: Crawler) -> Payer:

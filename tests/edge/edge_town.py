@@ -103,6 +103,8 @@ class House:
     def __init__(self) -> None:
         self.credit: dict[str, int] = {}
         self.refusals: dict[str, str] = {}
+        # Keys that were declared compromised, by payer: every lease tells.
+        self.compromised: dict[str, list[str]] = {}
         self.away = False
         self.forget_uploads = 0
         self.forget_leases = 0
@@ -177,7 +179,7 @@ class House:
             return JSONResponse({"detail": "fenced", "reason": "fenced"}, 409)
         name = (asked["edge"], asked["epoch"], asked["request"])
         if name in self.asked_as:
-            return self._granted(self.asked_as[name])
+            return self._granted(self.asked_as[name] | {"compromised": self.compromised.get(payer, [])})
         amount = min(int(asked["amount"]), self.credit[payer], self.lease_max)
         if amount <= 0:
             return JSONResponse({"detail": "no credit is left", "reason": "over_limit"}, 409)
@@ -185,6 +187,7 @@ class House:
         lease = {
             "lease": f"le-{next(self._numbers)}", "edge": asked["edge"], "epoch": asked["epoch"], "payer": payer,
             "amount": str(amount), "currency": "USD", "seconds": self.lease_seconds,
+            "compromised": self.compromised.get(payer, []),
         }  # fmt: skip
         self.leases[lease["lease"]] = lease
         self.asked_as[name] = lease

@@ -191,6 +191,16 @@ def test_an_unsigned_directory_is_taken_where_the_configuration_says_so(host: Se
     assert find(directories(host, require_signed=False), host.origin, KEYS[0]) == KEYS[0].public_key
 
 
+def test_A2_C5_an_answer_that_another_key_signed_vouches_for_none(host: Server) -> None:
+    """Whoever has the host and not the key can list it, and can't have it archived as the agent's."""
+    answer = DirectoryServer(host.authority, KEYS[1:2], clock=lambda: START).answer("GET", DIRECTORY_PATH)
+    assert answer is not None
+    host.said = (200, list(answer[1]), write_directory([KEYS[0].public_key]))
+    found = directories(host)
+    assert find(found, host.origin, KEYS[0]) is None
+    assert found.archived(host.origin, KEYS[0].public_key.thumbprint) is None
+
+
 def test_A2_another_hosts_directory_is_not_taken(host: Server) -> None:
     answer = DirectoryServer("crawler.example", KEYS[:1], clock=lambda: START).answer("GET", DIRECTORY_PATH)
     assert answer is not None

@@ -3,7 +3,8 @@
 A booking moves one amount from one account to another, so that debits equal credits in each. What a rail is told to do
 is a *pending* booking; its report posts or voids it, by a row of its own. Balances are credits less debits: what payers
 owe is negative on `receivable`, what payees will get is positive on `accrued`, `held` and `cleared`. What the reserve
-paid for a payer is positive on `recourse` until the payer has paid.
+paid for a payer is positive on `recourse` until the payer has paid. What no payer owes, since its key was compromised,
+and payees get all the same is negative on `risk` and positive on `borne` until the reserve has paid it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import msgspec
 from farthing.clearing.rules import owner_of
 from farthing.ledger.accounts import (
     ACCRUED,
+    BORNE,
     CLEARED,
     HELD,
     PREPAID,
     RECEIVABLE,
     RECOURSE,
     RESERVE,
+    RISK,
     ROUNDING,
     SUSPENSE,
     TREASURY,
@@ -90,6 +93,15 @@ class Books(msgspec.Struct, frozen=True):
         return Account(RECOURSE, self.network, self.currency, owner_of(payer))
 
     @property
+    def risk(self) -> Account:
+        """What the network lost to compromised keys, and the reserve has not paid."""
+        return Account(RISK, self.network, self.currency, _HOUSE)
+
+    def borne(self, payee: int) -> Account:
+        """What the network owes a payee for promises under compromised keys."""
+        return Account(BORNE, self.network, self.currency, owner_of(payee))
+
+    @property
     def rounding(self) -> Account:
         """What rounding statements left over."""
         return Account(ROUNDING, self.network, self.currency, _HOUSE)
@@ -115,6 +127,33 @@ class Books(msgspec.Struct, frozen=True):
             reverses=name,
         )
         return Booking(transfer, about)
+
+    def bear(self, upload: int, payer: int, payee: int, amount: int) -> Booking:
+        """An upload's lines that were signed by a payer's compromised key: the network's, never the payer's."""
+        about = owner_of(upload)
+        name = f"borne:{about}:{owner_of(payer)}:{owner_of(payee)}"
+        return self._move(name, self.risk, self.borne(payee), amount, about)
+
+    def unbear(self, upload: int, payer: int, payee: int, amount: int) -> Booking:
+        """Of these lines, the ones that were not even signed by that key: taken back."""
+        booked = self.bear(upload, payer, payee, amount).transfer
+        transfer = Transfer(
+            transfer_id=f"{booked.transfer_id}:back",
+            debit=booked.credit,
+            credit=booked.debit,
+            amount=amount,
+            reverses=booked.transfer_id,
+        )
+        return Booking(transfer, owner_of(upload))
+
+    def pay_borne(self, upload: int, payee: int, amount: int) -> tuple[Booking, Booking]:
+        """The reserve pays what the network bears: the payee has it with its next payout."""
+        about = owner_of(upload)
+        name = f"borne:{about}:{owner_of(payee)}"
+        return (
+            self._move(f"clear:{name}", self.borne(payee), self.cleared(payee), amount, about),
+            self._move(f"cover:{name}", self.reserve, self.risk, amount, about),
+        )
 
     def round(self, statement: str, payer: int, rounding: int) -> Booking | None:
         """What a statement's sum was rounded by: more is the house's, less its loss."""

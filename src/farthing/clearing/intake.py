@@ -44,6 +44,7 @@ FOREIGN_PAYEE: Final = "foreign_payee"
 TOO_LATE: Final = "too_late"
 NOT_YET: Final = "not_yet"
 WRONG_UNITS: Final = "wrong_units"
+KEY_COMPROMISED: Final = "key_compromised"
 
 # Clocks of edge and agent may differ by this: a commitment that was taken before it was made is none.
 SKEW_SECONDS: Final = 60

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from farthing.clearing.compromise import PayBorne
 from farthing.clearing.flows import Desk
 from farthing.clearing.guarantee import CoverDefaults
 from farthing.clearing.rails import Rail, RailReport
@@ -44,6 +45,7 @@ class Round(msgspec.Struct, frozen=True):
     returned: tuple[str, ...]
     suspended: tuple[str, ...]
     covered: tuple[str, ...] = ()
+    borne: int = 0
 
 
 def read_rail(desk: Desk, rail: Rail, network: str) -> Flow[tuple[RailReport, tuple[str, ...]]]:
@@ -63,7 +65,7 @@ def read_rail(desk: Desk, rail: Rail, network: str) -> Flow[tuple[RailReport, tu
 
 
 def reconcile(desk: Desk, rail: Rail, network: str) -> Flow[Round]:
-    """Read the rail's books, take back what can't settle any more, suspend who is overdue, and cover defaults."""
+    """Read the rail's books, take back what can't settle any more, suspend who is overdue, and pay from the reserve."""
     report, settled = yield from read_rail(desk, rail, network)
     returned: list[str] = []
     now_seconds = yield from Now()
@@ -79,7 +81,8 @@ def reconcile(desk: Desk, rail: Rail, network: str) -> Flow[Round]:
         # Not by our clock alone: a payment may be in blocks that were not read yet.
         read_until = min(now_seconds, report.time_seconds)
         covered = yield from CoverDefaults(rail.currency, desk.rules, read_until, now_seconds)
-    return Round(settled, tuple(returned), suspended, covered)
+    borne = yield from PayBorne(rail.currency, desk.rules, now_seconds)
+    return Round(settled, tuple(returned), suspended, covered, borne)
 
 
 def instruct_accepted(desk: Desk) -> Flow[tuple[StatementRecord, ...]]:

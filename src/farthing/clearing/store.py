@@ -404,7 +404,7 @@ class Listing(Effect[tuple[dict[str, Any], ...]], frozen=True):
     """List one kind of entry, a page at a time by its key.
 
     `what` is `payers`, `payees`, `windows`, `leases`, `payouts`, `covers`, `movements` (what the rail reported),
-    `suspense` (what of it is nobody's), `disputes`, `tokens` or `audit`.
+    `suspense` (what of it is nobody's), `disputes`, `keys` (declared compromised), `borne`, `tokens` or `audit`.
     """
 
     what: str

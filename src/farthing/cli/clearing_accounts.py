@@ -8,7 +8,19 @@ from urllib.parse import quote
 
 import typer
 
-from farthing.cli.clearing_house import HERE, TOKEN_VARIABLE, AsJson, House, Token, Url, moment, money, show, units
+from farthing.cli.clearing_house import (
+    HERE,
+    TOKEN_VARIABLE,
+    AsJson,
+    House,
+    Token,
+    Url,
+    moment,
+    money,
+    seconds_of,
+    show,
+    units,
+)
 from farthing.cli.reserve import reserve_line
 from farthing.cli.terminal import plain
 from farthing.errors import ConfigError
@@ -40,27 +52,44 @@ def payer(
     currency: Currency = "USD",
     suspend: Annotated[str, typer.Option("--suspend", metavar="WHY", help="Give it no credit any more.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Give it credit again.")] = False,
+    compromised: Annotated[
+        str,
+        typer.Option("--compromised", metavar="THUMBPRINT", help="Declare a key of its compromised; that stays."),
+    ] = "",
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="When that was: 2026-11-30T12:00:00Z, or Unix seconds.")
+    ] = "",
     url: Url = HERE,
     token_env: Token = TOKEN_VARIABLE,
     as_json: AsJson = False,
 ) -> None:
-    """Open a payer's account, change its limit, suspend it; or show how it stands.
+    """Open a payer's account, change its limit, suspend it, declare a key of its compromised; or show how it stands.
+
+    A payer's own token declares its own keys.
 
     \b
     Examples:
       farthing clearing payer https://crawler.example --limit 100
       farthing clearing payer https://crawler.example --suspend "invoice of March unpaid"
       farthing clearing payer https://crawler.example --resume
+      farthing clearing payer https://crawler.example --compromised poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U
       farthing clearing payer https://crawler.example
     """  # noqa: D301 - likewise
-    if sum(map(bool, (limit, suspend, resume))) > 1:
-        raise ConfigError("One of --limit, --suspend and --resume at a time.")
+    if sum(map(bool, (limit, suspend, resume, compromised))) > 1:
+        raise ConfigError("One of --limit, --suspend, --resume and --compromised at a time.")
+    if since and not compromised:
+        raise ConfigError("--since says since when a key is --compromised.")
     house = House(url, token_env)
     if limit:
         house.ask("POST", "/payers", {"payer": origin, "creditLimit": units(limit, currency), "currency": currency})
     elif suspend or resume:
         state = "suspended" if suspend else "active"
         house.ask("POST", "/payers/state", {"payer": origin, "state": state, "why": suspend})
+    elif compromised:
+        when = {"since": seconds_of(since)} if since else {}
+        declared = house.ask("POST", "/payers/keys", {"payer": origin, "thumbprint": compromised, **when})
+        show([declared], _declared_line, as_json=as_json)
+        return
     show([house.ask("GET", f"/standing?payer={quote(origin, safe='')}")], _standing_line, as_json=as_json)
 
 
@@ -160,6 +189,16 @@ def _standing_line(entry: dict[str, Any]) -> str:
         f"  leased    {money(entry['leased'], currency)}\n"
         f"  exposure  {money(entry['exposure'], currency)}\n"
         f"  prepaid   {money(entry['prepaid'], currency)}"
+        + "".join(f"\n  key       {each} is compromised" for each in entry.get("compromised", ()))
+    )
+
+
+def _declared_line(entry: dict[str, Any]) -> str:
+    return (
+        f"{entry['payer']}  {entry['thumbprint']} is compromised\n"
+        f"  since     {moment(entry['since'])}\n"
+        f"  declared  {moment(entry['declared'])} by {entry['declaredBy']}\n"
+        f"  billed    what edges took until {moment(entry['billedUntil'])}"
     )
 
 
@@ -175,5 +214,5 @@ def _opened_line(entry: dict[str, Any]) -> str:
 
 def _status_line(entry: dict[str, Any]) -> str:
     currency = entry["currency"]
-    names = ("accrued", "held", "cleared", "instructed", "paid")
+    names = ("accrued", "held", "cleared", "instructed", "paid", "borne")
     return "\n".join((entry["payee"], *(f"  {name:<11} {money(entry[name], currency)}" for name in names)))

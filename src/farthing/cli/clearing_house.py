@@ -117,6 +117,17 @@ def units(price: str, currency: str) -> str:
         raise ConfigError(str(error)) from None
 
 
+def seconds_of(time: str) -> int:
+    """Read a time as Unix seconds: a number of them, or ISO 8601 (UTC where no zone is said). Raises `ConfigError`."""
+    if time.isascii() and time.isdecimal():
+        return int(time[:13])
+    try:
+        read = datetime.fromisoformat(time)
+    except ValueError:
+        raise ConfigError(f"{time} is no time: write 2026-11-30T12:00:00Z, or Unix seconds.") from None
+    return int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp())
+
+
 def moment(seconds: int | None) -> str:
     """Write Unix seconds as a time in UTC; empty where there is none."""
     return "" if seconds is None else datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -27,9 +27,12 @@ ROUNDING: Final = "rounding"
 # What stands ready for payers' defaults, and what payers owe to it.
 RESERVE: Final = "reserve"
 RECOURSE: Final = "recourse"
+# What the network bears of promises under compromised keys: its loss, and what it owes payees for it.
+RISK: Final = "risk"
+BORNE: Final = "borne"
 KINDS: Final = frozenset(
     {PAYER, PAYEE, WALLET, GAS, RECEIVABLE, ACCRUED, HELD, CLEARED, PREPAID, TREASURY, SUSPENSE, ROUNDING}
-    | {RESERVE, RECOURSE}
+    | {RESERVE, RECOURSE, RISK, BORNE}
 )
 
 _SEPARATOR: Final = "/"

@@ -33,6 +33,11 @@ LINE_AMOUNT_MAX: Final = 10**12
 # Units of every account here: 6 decimals (PROTOCOL: missing or unexpected is refused).
 DECIMALS: Final = 6
 CURRENCIES: Final = frozenset({"USD", "EUR"})
+# How long an edge may go on with what it heard of an agent's keys: no lease lasts longer, and each tells which of them
+# were declared compromised. As long as an edge uses a key before it looks into its directory again.
+KEY_CACHE_SECONDS: Final = 900
+# Keys of one payer that may be declared: 1.5 kB of each lease. Who loses more has another trouble than its keys.
+COMPROMISED_MAX: Final = 32
 # A base holds the payment header, which is bounded to 16 KiB, and a URL.
 BASE_MAX_CHARS: Final = 32_768
 DIRECTORY_MAX_CHARS: Final = 65_536
@@ -42,6 +47,7 @@ DIRECTORY_FIELD_MAX_CHARS: Final = 8_192
 CommitmentId = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
 # RFC 7638 over an Ed25519 key: 43 characters of base64url.
 Thumbprint = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{43}\Z")]
+Compromised = Annotated[tuple[Thumbprint, ...], msgspec.Meta(max_length=COMPROMISED_MAX)]
 # Base64 of the 64 bytes of an Ed25519 signature.
 Signature = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9+/]{86}==\Z")]
 Base = Annotated[str, msgspec.Meta(min_length=1, max_length=BASE_MAX_CHARS)]
@@ -203,7 +209,8 @@ class Lease(Message, frozen=True):
     """Credit that an edge may spend without asking: `amount` in all, within `seconds` of its own monotonic clock.
 
     The clock starts when the request was *sent*, so that the edge's lease is never longer than the clearing house's.
-    `warn` says that the payer has used 80 % of its credit.
+    `warn` says that the payer has used 80 % of its credit. Nothing more is taken under the payer's keys in
+    `compromised`, whatever its directory says, nor under an older lease of the same payer.
     """
 
     lease: Label
@@ -214,6 +221,7 @@ class Lease(Message, frozen=True):
     currency: Currency
     seconds: int
     warn: bool = False
+    compromised: Compromised = ()
 
 
 class LeaseClose(Message, frozen=True):
@@ -243,6 +251,7 @@ class Standing(Message, frozen=True):
     """How a payer stands: `state` is `active` or `suspended`. Sums are in atomic units of `currency`.
 
     `exposure` is what counts against the credit: accrued and invoiced, and what open leases may still spend.
+    `compromised` are the payer's keys that nobody takes anything under any more.
     """
 
     payer: Url
@@ -253,3 +262,4 @@ class Standing(Message, frozen=True):
     owed: str
     leased: Amount
     exposure: str
+    compromised: Compromised = ()

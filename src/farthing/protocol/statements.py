@@ -201,7 +201,8 @@ class Proof(Message, frozen=True, omit_defaults=False):
 class PayeeStatus(Message, frozen=True, omit_defaults=False):
     """How a payee stands, in atomic units: accrued (no payer has paid for it yet), cleared (to be paid out), paid.
 
-    `guaranteed` says whether the reserve stands in for payers of the statements that are issued from now on.
+    `guaranteed` says whether the reserve stands in for payers of the statements that are issued from now on. `borne` is
+    what the network owes itself, for promises under a payer's compromised key: the reserve pays it.
     """
 
     payee: str
@@ -212,6 +213,7 @@ class PayeeStatus(Message, frozen=True, omit_defaults=False):
     instructed: SignedAmount
     paid: SignedAmount
     guaranteed: bool = False
+    borne: SignedAmount = "0"
 
 
 class Payout(Message, frozen=True, omit_defaults=False):

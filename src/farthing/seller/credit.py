@@ -51,6 +51,7 @@ from farthing.signatures.messages import HttpRequest
 # Reasons of our own, beside the scheme's: they stand in `extra.reason` of the refusal.
 CREDIT_USED: Final = "credit_used"
 CLEARING_AWAY: Final = "clearing_house_away"
+KEY_COMPROMISED: Final = "key_compromised"
 
 
 class FetchKey(Effect[PublicKey | None], frozen=True):
@@ -72,7 +73,16 @@ class NotTaken(msgspec.Struct, frozen=True):
     The others say why there is no credit.
     """
 
-    why: Literal["under_way", "committed", "nonce_used", "unknown_payer", "suspended", "credit_used", "away"]
+    why: Literal[
+        "under_way",
+        "committed",
+        "nonce_used",
+        "unknown_payer",
+        "suspended",
+        "key_compromised",
+        "credit_used",
+        "away",
+    ]
     detail: str = ""
 
 
@@ -364,6 +374,10 @@ def _not_taken(
     if why.why in {"unknown_payer", "suspended"}:
         reason = SIGNATURE_AGENT_UNKNOWN if why.why == "unknown_payer" else BLOCKED
         return _refused(request, offers, networks, reason, why.detail, network=network, payer=commitment.signed.payer)
+    if why.why == "key_compromised":
+        payer, own = commitment.signed.payer, KEY_COMPROMISED
+        reason = SIGNATURE_AGENT_UNKNOWN
+        return _refused(request, offers, networks, reason, why.detail, network=network, payer=payer, own=own)
     own = CREDIT_USED if why.why == "credit_used" else CLEARING_AWAY
     payer = commitment.signed.payer
     return _refused(request, offers, networks, PAYMENT_FAILED, why.detail, network=network, payer=payer, own=own)

@@ -28,7 +28,8 @@ from farthing.clearing.store import (
     SetPayerState,
     StartEdge,
 )
-from farthing.protocol.clearing import Lease, LeaseClosed
+from farthing.protocol.clearing import KEY_CACHE_SECONDS, Lease, LeaseClosed
+from farthing.world.clearing_compromise import compromised_of
 from farthing.world.connection import INTEGER_MAX, Connection
 
 SELECT_PAYER: Final = """
@@ -177,7 +178,8 @@ def grant_lease(at: Connection, effect: GrantLease) -> Lease | LeaseRefused:
     if known is not None:
         lease, edge, since, directory, amount, currency, seconds = known
         warn = warns(**credit, leased=account.leased)
-        return Lease(lease, edge, since, directory, str(amount), currency, seconds, warn)
+        told = compromised_of(at, directory)
+        return Lease(lease, edge, since, directory, str(amount), currency, seconds, warn, told)
     why = _refuse(account, asked.currency)
     if why is not None:
         return why
@@ -185,12 +187,14 @@ def grant_lease(at: Connection, effect: GrantLease) -> Lease | LeaseRefused:
     amount = min(int(asked.amount), effect.rules.lease_amount_max, free)
     if amount <= 0:
         return LeaseRefused("over_limit", f"{asked.payer} has used its credit of {account.credit_limit}.")
-    seconds = min(asked.seconds, effect.rules.lease_seconds_max)
+    # Whoever spends under it knows of the payer's compromised keys in time: no longer than that.
+    seconds = min(asked.seconds, effect.rules.lease_seconds_max, KEY_CACHE_SECONDS)
     begin = effect.now_seconds
     row = (effect.lease, asked.edge, asked.epoch, asked.request, payer, amount, seconds, begin, begin + seconds)
     at.execute(_INSERT_LEASE, row)
     warn = warns(**credit, leased=account.leased + amount)
-    return Lease(effect.lease, asked.edge, asked.epoch, asked.payer, str(amount), asked.currency, seconds, warn)
+    told = compromised_of(at, asked.payer)
+    return Lease(effect.lease, asked.edge, asked.epoch, asked.payer, str(amount), asked.currency, seconds, warn, told)
 
 
 def _refuse(account: Payer, currency: str) -> LeaseRefused | None:

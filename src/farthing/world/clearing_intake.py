@@ -33,6 +33,7 @@ from farthing.clearing.store import FindKeys, LoadUnchecked, RecordCheck, Stored
 from farthing.errors import StoreError
 from farthing.protocol.clearing import KeyRecord, RefusedLine, UploadAnswer
 from farthing.world.clearing_booking import book
+from farthing.world.clearing_borne import Bearing, prove_borne
 from farthing.world.connection import Connection
 from farthing.world.marks import among, slices
 
@@ -89,7 +90,9 @@ _INSERT_CHECK: Final = """
 INSERT INTO clearing_checks (upload, checked_at, failed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING
 """
 _BILLED: Final = """
-SELECT l.payee, l.amount, p.currency FROM clearing_lines l JOIN clearing_payers p ON p.payer = l.payer
+SELECT l.payee, l.amount, p.currency, r.commitment IS NOT NULL
+FROM clearing_lines l JOIN clearing_payers p ON p.payer = l.payer
+LEFT JOIN clearing_rejections r ON r.payer = l.payer AND r.commitment = l.commitment
 WHERE l.payer = ? AND l.commitment = ? AND l.upload = ?
 """
 _REJECT: Final = """
@@ -164,7 +167,9 @@ def take_upload(at: Connection, effect: TakeUpload) -> UploadAnswer | None:
         record = msgspec.json.encode(each).decode()
         at.execute(_INSERT_KEY, (each.thumbprint, record, header.edge, effect.now_seconds, each.directory))
     refused = [*upload.refused, *effect.bad]
-    rows = _judge(at, effect, window, refused)
+    accounts = _Accounts(at, upload, effect)
+    bearing = Bearing(at, header.edge, [payer for payer, _ in accounts.payers.values()])
+    rows = _judge(effect, window, accounts, bearing, refused)
     billed = [rows[place] for place in _insert_lines(at, {place: row for place, (row, _) in rows.items()})]
     duplicates = len(upload.lines) + len(upload.refused) - len(refused) - len(billed)
     name = (header.edge, header.epoch, header.sequence)
@@ -175,7 +180,8 @@ def take_upload(at: Connection, effect: TakeUpload) -> UploadAnswer | None:
     if at.execute(_INSERT_UPLOAD, row).rowcount != 1:
         # Another process took the same upload at this moment: all lines are its, and so is the answer.
         return _known(at, upload)[1]
-    _book(at, effect, key, billed)
+    bearing.set_apart(key, window, effect.now_seconds)
+    _book(at, effect, key, billed, bearing)
     payees = sorted(map(payee_key, effect.payees))
     sent = [(payer_key(each.payer), bytes.fromhex(each.id[7:]), *payees) for each in upload.sent]
     if sent and payees:
@@ -184,11 +190,10 @@ def take_upload(at: Connection, effect: TakeUpload) -> UploadAnswer | None:
 
 
 def _judge(
-    at: Connection, effect: TakeUpload, window: int, refused: list[RefusedLine]
+    effect: TakeUpload, window: int, accounts: _Accounts, bearing: Bearing, refused: list[RefusedLine]
 ) -> dict[tuple[int, bytes], tuple[tuple[Any, ...], IntakeLine]]:
     """Make the rows of the lines that are billed unless they were before; the others go to `refused`."""
     upload = effect.upload
-    accounts = _Accounts(at, upload, effect)
     key = upload_key(upload.header.edge, upload.header.epoch, upload.header.sequence)
     bad = {each.id for each in effect.bad}
     rows: dict[tuple[int, bytes], tuple[tuple[Any, ...], IntakeLine]] = {}
@@ -201,8 +206,14 @@ def _judge(
             continue
         payer, payee = accounts.payers[line.payer][0], accounts.payees[line.payee][0]
         place = (payer, bytes.fromhex(line.id[7:]))
+        if place in rows:
+            continue  # twice in one upload
+        why = bearing.judge(place, line)
+        if why is not None:
+            refused.append(RefusedLine(line.id, *why))
+            continue
         what = (line.amount, line.committed, line.position, line.flags, line.resource)
-        rows.setdefault(place, ((*place, payee, window, key, *what), line))
+        rows[place] = ((*place, payee, window, key, *what), line)
     return rows
 
 
@@ -269,12 +280,18 @@ def _quoted(text: str) -> str:
     return f'"{text}"'
 
 
-def _book(at: Connection, effect: TakeUpload, key: int, billed: list[tuple[tuple[Any, ...], IntakeLine]]) -> None:
+def _book(
+    at: Connection,
+    effect: TakeUpload,
+    key: int,
+    billed: list[tuple[tuple[Any, ...], IntakeLine]],
+    bearing: Bearing,
+) -> None:
     """One booking for each payer and payee; and what the lines' leases have spent."""
-    sums: dict[tuple[str, int, int], int] = {}
+    sums: dict[tuple[str, int, int, bool], int] = {}
     leases: dict[tuple[str, int], list[int]] = {}
     for row, line in billed:
-        place = (line.currency, row[0], row[2])
+        place = (line.currency, row[0], row[2], (row[0], row[1]) in bearing.borne)
         sums[place] = sums.get(place, 0) + line.amount
         if line.lease:
             spent = leases.setdefault((line.lease, row[0]), [0, 0])
@@ -282,8 +299,8 @@ def _book(at: Connection, effect: TakeUpload, key: int, billed: list[tuple[tuple
             spent[1] += line.amount
     network = effect.rules.network
     bookings: list[Booking] = [
-        Books(network, currency).accrue(key, payer, payee, amount)
-        for (currency, payer, payee), amount in sorted(sums.items())
+        (Books.bear if is_borne else Books.accrue)(Books(network, currency), key, payer, payee, amount)
+        for (currency, payer, payee, is_borne), amount in sorted(sums.items())
         if amount > 0
     ]
     book(at, bookings, effect.now_seconds)
@@ -312,14 +329,17 @@ def record_check(at: Connection, effect: RecordCheck) -> bool:
     if at.execute(_INSERT_CHECK, checked).rowcount != 1:
         return False
     sums: dict[tuple[str, int, int], int] = {}
+    unborne: dict[tuple[str, int, int], int] = {}
     for wrong in effect.wrong:
         payer = payer_key(wrong.payer)
         row = at.execute(_BILLED, (payer, wrong.commitment, effect.upload)).fetchone()
         if row is None:
             continue
-        payee, amount, currency = row
-        at.execute(_REJECT, (payer, wrong.commitment, effect.upload, effect.window, effect.now_seconds))
-        sums[currency, payer, payee] = sums.get((currency, payer, payee), 0) + amount
+        payee, amount, currency, is_borne = row
+        taken_back = unborne if is_borne else sums
+        if not is_borne:
+            at.execute(_REJECT, (payer, wrong.commitment, effect.upload, effect.window, effect.now_seconds))
+        taken_back[currency, payer, payee] = taken_back.get((currency, payer, payee), 0) + amount
     network = effect.rules.network
     bookings = [
         Books(network, currency).reject(effect.upload, payer, payee, amount)
@@ -327,4 +347,5 @@ def record_check(at: Connection, effect: RecordCheck) -> bool:
         if amount > 0
     ]
     book(at, bookings, effect.now_seconds)
+    prove_borne(at, effect, unborne)
     return True

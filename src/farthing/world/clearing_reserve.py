@@ -21,7 +21,7 @@ from farthing.clearing.guarantee import (
     Reserve,
     TakeReserve,
 )
-from farthing.clearing.rules import payee_key
+from farthing.clearing.rules import Rules, payee_key
 from farthing.clearing.states import SETTLED
 from farthing.world.clearing_booking import book
 from farthing.world.connection import Connection
@@ -121,6 +121,13 @@ def _lock(at: Connection, currency: str) -> int:
 def _amount(at: Connection, currency: str) -> int:
     row = at.execute(_AMOUNT, (currency,)).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def unpledged(at: Connection, currency: str, rules: Rules, now_seconds: int) -> int:
+    """Hold the reserve's row, and say what is in it beyond what it guarantees of issued statements."""
+    amount = _lock(at, currency)
+    guaranteed, _ = at.execute(_STANDING, (now_seconds - rules.grace_seconds, now_seconds, currency)).fetchone()
+    return amount - int(guaranteed)
 
 
 def fund_reserve(at: Connection, effect: FundReserve) -> bool:

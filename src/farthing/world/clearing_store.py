@@ -12,10 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from farthing.clearing import guarantee, settlement
+from farthing.clearing import compromise, guarantee, settlement
 from farthing.clearing import store as effects
 from farthing.flow import Effect
 from farthing.world import clearing_accounts as accounts
+from farthing.world import clearing_borne as borne
+from farthing.world import clearing_compromise as compromised
 from farthing.world import clearing_intake as intake
 from farthing.world import clearing_money as money
 from farthing.world import clearing_reserve as reserve
@@ -80,6 +82,17 @@ _LISTS: Final = {
             "opened_at, decided_at, note"
         ),
         "dispute",
+    ),
+    # Keys that were declared compromised; and what the network bears of them, by upload and payee.
+    "keys": (
+        "clearing_compromised c JOIN clearing_payers y ON y.payer = c.payer",
+        "directory || ' ' || thumbprint AS key, directory, thumbprint, since, declared_at, declared_by",
+        "directory || ' ' || thumbprint",
+    ),
+    "borne": (
+        "clearing_borne b JOIN clearing_payees p ON p.payee = b.payee",
+        "b.upload || ':' || p.name AS borne, name, amount, b.currency, b.proved_at, paid_at",
+        "b.upload || ':' || p.name",
     ),
     "tokens": ("clearing_tokens", "name, role, subject, created_at, revoked_at", "name"),
     "audit": ("clearing_audit", "entry, at, who, what, subject, detail", "entry"),
@@ -171,6 +184,9 @@ class ClearingStore:
             guarantee.TakeReserve: self._writing(reserve.take_reserve),
             guarantee.CoverDefaults: self._writing(reserve.cover_defaults),
             guarantee.FindReserve: self._reading(reserve.find_reserve),
+            compromise.DeclareCompromised: self._writing(compromised.declare_compromised),
+            compromise.FindCompromised: self._reading(compromised.find_compromised),
+            compromise.PayBorne: self._writing(borne.pay_borne),
         }
 
     def _build(self, effect: effects.BuildRuns) -> Future[effects.Totals]:

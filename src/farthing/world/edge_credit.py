@@ -66,6 +66,15 @@ class _Account(msgspec.Struct):
     looking: Any = None
     refused: NotTaken | None = None
     refused_until: float = 0.0
+    # As the newest lease told: keys that nothing is taken under, under older leases neither.
+    compromised: frozenset[str] = frozenset()
+
+    def refuses(self, commitment: SignedCommitment) -> NotTaken | None:
+        """Refuse a promise under a compromised key."""
+        if not self.compromised or commitment.profile.key_id not in self.compromised:
+            return None
+        what = f"The key {commitment.profile.key_id} was declared compromised: sign with another one."
+        return NotTaken("key_compromised", what)
 
 
 class CreditPool:
@@ -126,6 +135,10 @@ class CreditPool:
             if copy is not None:
                 return NotTaken(copy)
             account = self._account(payer)
+            compromised = account.refuses(commitment)
+            if compromised is not None:
+                self._nonces.free(payer, nonce)
+                return compromised
             taken = self._reserve(account, payer, commitment.signed.asset, amount, now)
             if taken is not None:
                 return taken
@@ -145,6 +158,10 @@ class CreditPool:
             raise
         with self._lock:
             account = self._account(payer)
+            compromised = account.refuses(commitment)
+            if compromised is not None:
+                self._nonces.free(payer, nonce)
+                return compromised
             taken = self._reserve(account, payer, commitment.signed.asset, commitment.signed.amount, self._monotonic())
             if taken is not None:
                 return taken
@@ -306,6 +323,7 @@ class CreditPool:
             if isinstance(answer, Lease):
                 size, ends = int(answer.amount), self._monotonic() - age_seconds + answer.seconds
                 account.held.append(_Held(answer.lease, size, size, ends, answer.seconds))
+                account.compromised = frozenset(answer.compromised)
                 account.refused = None
                 account.refused_until = 0.0
         if isinstance(answer, NotTaken):

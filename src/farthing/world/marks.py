@@ -26,7 +26,7 @@ def slices(values: Sequence[T]) -> Iterator[tuple[T, ...]]:
         yield some + some[-1:] * (_length(len(some)) - len(some))
 
 
-def among(values: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def among(values: Sequence[T]) -> Iterator[tuple[str, tuple[T, ...]]]:
     """Cut likewise; each slice with its marks, `(?, ?, …)`."""
     for some in slices(values):
         yield _marks(len(some)), some

@@ -20,6 +20,8 @@ from farthing.protocol.clearing import (
     LeaseClosed,
     LeaseRequest,
     Standing,
+    Thumbprint,
+    UnixTime,
     UploadAnswer,
 )
 from farthing.protocol.codec import BODY_MAX_BYTES
@@ -61,6 +63,32 @@ class PayerStateRequest(Message, frozen=True):
     payer: Url
     state: Annotated[str, msgspec.Meta(pattern=r"\A(?:active|suspended)\Z")]
     why: Text = ""
+
+
+class KeyRequest(Message, frozen=True):
+    """Declare a payer's key compromised, by its RFC 7638 thumbprint: nobody takes a promise under it any more.
+
+    `payer` is whose key it is, left out by a payer itself. `since` is when it was compromised (Unix seconds; left out:
+    now); it is put on record, and what was promised before we were told is owed all the same.
+    """
+
+    thumbprint: Thumbprint
+    payer: Annotated[str, msgspec.Meta(max_length=ORIGIN_MAX_CHARS)] = ""
+    since: UnixTime | None = None
+
+
+class KeyAnswer(Message, frozen=True, omit_defaults=False):
+    """A key that was declared compromised: what was declared first stands. Times in Unix seconds.
+
+    Lines that edges committed after `billed_until` are not the payer's.
+    """
+
+    payer: str
+    thumbprint: str
+    since: int
+    declared: int
+    declared_by: str
+    billed_until: int
 
 
 class PayeeRequest(Message, frozen=True):
@@ -279,6 +307,7 @@ DOORS: Final = (
     Door("POST", "/payees/{payee}/prove", "prove", _PAYEES, "Look for the domain's proof", None, PayeeAnswer),
     Door("POST", "/payers", "register_payer", _OPS, "Open a payer's account", PayerRequest, Standing),
     Door("POST", "/payers/state", "payer_state", _OPS, "Suspend a payer, or not", PayerStateRequest, Done),
+    Door("POST", "/payers/keys", "declare_key", _PAYERS, "Declare a key compromised", KeyRequest, KeyAnswer),
     Door("POST", "/payees", "register_payee", _OPS, "Open a payee's account", PayeeRequest, PayeeAnswer),
     Door("POST", "/tokens", "make_token", _OPS, "Make a bearer token", TokenRequest, TokenAnswer),
     Door("POST", "/tokens/{name}/revoke", "revoke_token", _OPS, "Revoke a token", None, Done),

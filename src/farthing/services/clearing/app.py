@@ -18,6 +18,7 @@ from farthing.protocol.codec import decode_with
 from farthing.services.bodies import RETRY_AFTER_SECONDS, BodyRefused, BodyRoom, RoomLimits
 from farthing.services.clearing.api import DOORS, PART_MAX_CHARS, QUERY_MAX_CHARS, Door
 from farthing.services.clearing.callers import ANYBODY, Operators, digest_of
+from farthing.services.clearing.declaring import Declaring
 from farthing.services.clearing.edges import Edges
 from farthing.services.clearing.openapi import openapi_document
 from farthing.services.clearing.operators import Operating
@@ -49,7 +50,14 @@ class _App:
     def __init__(self, service: ClearingService, operators: Operators) -> None:
         self._service = service
         self._operators = operators
-        self._parts = (Edges(service), Payers(service), Operating(service), Reserving(service), self)
+        self._parts = (
+            Edges(service),
+            Payers(service),
+            Operating(service),
+            Reserving(service),
+            Declaring(service),
+            self,
+        )
         self._uploads, self._requests = BodyRoom(UPLOADS), BodyRoom(REQUESTS)
         self._document = msgspec.json.encode(openapi_document(service.desk.rules.network))
 

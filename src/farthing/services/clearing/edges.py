@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from farthing.clearing.compromise import FindCompromised
 from farthing.clearing.rules import room
 from farthing.clearing.store import Caller, CloseLease, FindPayer, GrantLease, LeaseRefused, StartEdge
 from farthing.protocol.clearing import (
@@ -74,6 +75,7 @@ async def standing_of(service: ClearingService, directory: str) -> Standing:
     found = await service.ask(FindPayer(directory))
     if found is None:
         raise Refused("not-found", f"{directory[:200]} has no account here.")
+    told = await service.ask(FindCompromised(directory))
     free = room(credit_limit=found.credit_limit, prepaid=found.prepaid, owed=found.owed, leased=found.leased)
     return Standing(
         payer=found.directory,
@@ -84,6 +86,7 @@ async def standing_of(service: ClearingService, directory: str) -> Standing:
         owed=str(found.owed),
         leased=str(found.leased),
         exposure=str(found.credit_limit + found.prepaid - free),
+        compromised=tuple(each.thumbprint for each in told),
     )
 
 

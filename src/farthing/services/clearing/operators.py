@@ -58,6 +58,8 @@ _KEYS: Final = {
     "movements": "movement",
     "suspense": "movement",
     "disputes": "dispute",
+    "keys": "key",
+    "borne": "borne",
     "tokens": "name",
     "audit": "entry",
 }
@@ -145,6 +147,7 @@ class Operating:
             instructed=str(instructed),
             paid=str(await self._paid(payee)),
             guaranteed=bool(found.guaranteed),
+            borne=str(posted.get(books.borne(found.key).name, 0)),
         )
 
     async def _paid(self, payee: str) -> int:

@@ -230,6 +230,8 @@ class ClearingService:
             found = await self.run(paying.reconcile(self.desk, self.rail, network))
             if found.covered:
                 self.log.info("paid from the reserve", statements=found.covered)
+            if found.borne:
+                self.log.info("paid from the reserve for compromised keys", units=found.borne)
             records = await self.run(paying.instruct_accepted(self.desk))
             payouts = await self.run(paying.prepare_payouts(self.desk, self.rail))
             hand = [(each.statement, self.rail.instruct(each)) for each in records]
