@@ -141,8 +141,12 @@ class Verifying:
             return None
         return None if takes_keys else True
 
-    def _find(self, effect: FindPayment) -> Any:
-        return self._facilitator.find(effect.payment_id)
+    async def _find(self, effect: FindPayment) -> PaymentStatus | None:
+        status = await self._facilitator.find(effect.payment_id)
+        if status is not None and status.payment_id not in {"", effect.payment_id}:
+            message = f"The facilitator was asked about {effect.payment_id} and told of another payment."
+            raise FacilitatorUnavailable(message)
+        return status
 
     async def _find_many(self, effect: FindPayments) -> dict[str, PaymentStatus | None]:
         if isinstance(self._facilitator, FindsMany):
