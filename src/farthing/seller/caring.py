@@ -13,7 +13,7 @@ import msgspec
 from farthing.errors import FacilitatorUnavailable
 from farthing.flow import Flow, Now
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, amount_of
-from farthing.seller.following import follow
+from farthing.seller.following import UNTOLD_SECONDS, follow
 from farthing.seller.known import move_on
 from farthing.seller.payment import Payment
 from farthing.seller.settling import HORIZON_SECONDS, look_again, reconcile
@@ -56,7 +56,11 @@ def _care_for(stale: Stale) -> Flow[None]:
         try:
             yield from look_again(_ticket(stale), found)
         except FacilitatorUnavailable:
-            return
+            if now_seconds <= found.valid_before + HORIZON_SECONDS + UNTOLD_SECONDS:
+                # Behind all others: a facilitator without `/payments` never tells of any.
+                until = now_seconds + LOOK_AGAIN_SECONDS
+                yield from Advance(found.payment_id, found.epoch, State.REFUSED, State.REFUSED, lease_until=until)
+                return
         yield from move_on(found, now_seconds=now_seconds)
     elif found.state is not State.UNKNOWN:
         yield from move_on(found, now_seconds=now_seconds)
