@@ -187,14 +187,56 @@ def test_C1_settled_again_by_another_transaction_the_books_name_that(make: Any, 
     deliver(shop)
     bank.say(id_of(shop), "confirmed", transaction=OTHER_TRANSACTION)
     once_more(shop, 4)
+    assert (shop.states, len(shop.seller.store.ledger())) == (["unknown_delivered"], 1)
+    bank.say(id_of(shop), "final")
+    once_more(shop, 3)
     (row,) = shop.seller.store.payments()
     assert (str(row.state), row.transaction) == ("delivered", OTHER_TRANSACTION)
     names = [entry.transaction for entry in shop.seller.store.ledger()]
     assert sorted(names) == sorted([f"0x{1:064x}", f"lost:0x{1:064x}", OTHER_TRANSACTION])
     assert served(shop) == {PAY_TO: AMOUNT, KEY.address: -AMOUNT}
+
+
+def test_C1_two_forks_that_take_turns_leave_the_books_with_the_one_that_holds(make: Any, bank: Bank, flow: str) -> None:
+    shop = make(flow)
+    deliver(shop)
+    first = f"0x{1:064x}"
+    for transaction in (OTHER_TRANSACTION, first, OTHER_TRANSACTION, first):
+        bank.say(id_of(shop), "confirmed", transaction=transaction)
+        once_more(shop, 3)
+    assert (shop.states, served(shop)) == (["delivered"], {PAY_TO: AMOUNT, KEY.address: -AMOUNT})
     bank.say(id_of(shop), "refused")
     once_more(shop)
     assert (shop.states, served(shop)) == (["loss"], {})
+
+
+def test_C1_a_facilitator_that_calls_one_and_then_the_other_final_takes_nothing_out_of_the_books(
+    make: Any, bank: Bank
+) -> None:
+    """It lies: the books stay in doubt, and take back no more than they have."""
+    shop = make()
+    deliver(shop)
+    first = f"0x{1:064x}"
+    for transaction, state in ((OTHER_TRANSACTION, "delivered"), (first, "unknown_delivered")):
+        bank.say(id_of(shop), "final", transaction=transaction)
+        once_more(shop, 3)
+        assert (shop.states, archived(shop)) == ([state], 0)
+    bank.say(id_of(shop), "refused")
+    once_more(shop)
+    assert (shop.states, served(shop)) == (["loss"], {})
+
+
+def test_F3_one_that_never_says_final_is_taken_at_its_word_after_a_day(make: Any, bank: Bank) -> None:
+    shop = make()
+    deliver(shop)
+    bank.say(id_of(shop), "settled", transaction=OTHER_TRANSACTION)
+    once_more(shop, 3)
+    assert shop.states == ["unknown_delivered"]
+    pass_time(shop, UNTOLD_SECONDS + 10)
+    once_more(shop, 3)
+    (row,) = shop.seller.store.payments()
+    assert (str(row.state), row.transaction) == ("delivered", OTHER_TRANSACTION)
+    assert served(shop) == {PAY_TO: AMOUNT, KEY.address: -AMOUNT}
 
 
 def waiting(shop: Any) -> Any:
@@ -339,7 +381,7 @@ def test_A1_one_that_takes_one_question_at_a_time_is_asked_a_few(tmp_path: Path)
     seller.close()
 
 
-@pytest.mark.parametrize("ends", ["refused", "confirmed"])
+@pytest.mark.parametrize("ends", ["refused", "final"])
 def test_C1_cut_after_any_step_the_books_agree_with_what_became_of_it(make: Any, bank: Bank, ends: str) -> None:
     """The transaction is another one each time, so that as much as can be is written."""
     shop = make()
@@ -352,11 +394,10 @@ def test_C1_cut_after_any_step_the_books_agree_with_what_became_of_it(make: Any,
         bank.say(payment_id, ends, transaction="0x" + f"{number:064x}"[::-1])
         crashed = crash_at(shop, number)
         once_more(shop, 4)
-        bank.say(payment_id, "final" if ends == "confirmed" else ends)
         once_more(shop)
-        assert set(shop.states) == {"delivered" if ends == "confirmed" else "loss"}, number
-        assert archived(shop) == (number if ends == "confirmed" else 0)
-        assert balance(shop)[PAY_TO] == (number * AMOUNT if ends == "confirmed" else 0), number
+        assert set(shop.states) == {"delivered" if ends == "final" else "loss"}, number
+        assert archived(shop) == (number if ends == "final" else 0)
+        assert balance(shop)[PAY_TO] == (number * AMOUNT if ends == "final" else 0), number
         assert sum(balance(shop).values()) == 0
         if not crashed:
             break

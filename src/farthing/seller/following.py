@@ -41,7 +41,10 @@ _BACK: Final[Mapping[State, State]] = MappingProxyType({doubt: good for good, do
 
 
 class Followed(msgspec.Struct, frozen=True):
-    """A settled payment that is not known to be final. `is_booked`: the ledger has an entry for its transaction."""
+    """A settled payment that is not known to be final.
+
+    `is_booked`: the ledger has an entry for its transaction, which was not taken back; `was_taken_back`: it was.
+    """
 
     claim: int
     payment_id: str
@@ -55,6 +58,7 @@ class Followed(msgspec.Struct, frozen=True):
     amount: int
     transaction: str
     is_booked: bool
+    was_taken_back: bool = False
 
 
 class FindFollowed(Effect["tuple[Followed, ...]"], frozen=True):
@@ -95,7 +99,8 @@ def follow(*, limit: int = FOLLOW_MAX) -> Flow[Followings]:
             elif told is None or each.payment_id not in told:
                 continue
             else:
-                step = _next_move(each, status, now_seconds=now_seconds)
+                is_old = each.valid_before < now_seconds - HORIZON_SECONDS - patience_seconds
+                step = _next_move(each, status, now_seconds=now_seconds, is_old=is_old)
             if step is None:
                 continue
             try:
@@ -140,7 +145,7 @@ def _stays(each: Followed, status: PaymentStatus | None, untold_before: int) -> 
     return status.state in FOUND_FINAL or (status.state in FOUND_SETTLED and each.valid_before < untold_before)
 
 
-def _next_move(each: Followed, status: PaymentStatus | None, *, now_seconds: int) -> Advance | None:
+def _next_move(each: Followed, status: PaymentStatus | None, *, now_seconds: int, is_old: bool) -> Advance | None:
     """Say what is to be put on record of a payment, one step at a time; None: nothing."""
     if status is None:
         return _look_again(each, now_seconds)
@@ -148,6 +153,12 @@ def _next_move(each: Followed, status: PaymentStatus | None, *, now_seconds: int
         return _lose(each, status, now_seconds)
     is_settled = status.state in FOUND_SETTLED and status.transaction != ""
     if each.state in _BACK:
+        if status.transaction != each.transaction:
+            # Two forks may take turns: the books follow when it is known which of them holds.
+            is_settled = is_settled and (status.state in FOUND_FINAL or is_old)
+        elif each.was_taken_back:
+            # It was final that another had settled it, and now it is not: no entry stands for such a thing.
+            is_settled = False
         return _back(each, status, now_seconds) if is_settled else _look_again(each, now_seconds)
     if not is_settled or status.transaction != each.transaction:
         return _move(each, _IN_DOUBT[each.state], take_over=True)
