@@ -18,6 +18,7 @@ from farthing.seller import following
 from farthing.seller.caring import care
 from farthing.seller.following import UNTOLD_SECONDS
 from farthing.seller.settling import HORIZON_SECONDS
+from farthing.servers import verifying
 
 TARGET = "/weather/paris"
 OTHER_TRANSACTION = "0x" + "ee" * 32
@@ -364,12 +365,45 @@ def test_A1_many_are_asked_about_at_once(make: Any, bank: Bank, monkeypatch: pyt
     assert ([len(each) for each in bank.asked], archived(shop)) == ([2, 2, 1], 5)
 
 
+def test_A1_what_waits_for_its_buyer_and_is_not_final_keeps_no_other_waiting(
+    make: Any, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such payments are looked at and not moved; whoever pays and takes no answer makes as many as it likes."""
+    shop = make()
+    for _ in range(4):
+        shop.buy("GET", TARGET)
+    shop.seller.store.flush()
+    shop._write("UPDATE seller_state SET state = 'settled'")
+    deliver(shop)
+    bank.say([*bank.statuses][-1], "final")
+    monkeypatch.setattr(following.follow, "__kwdefaults__", {"after": 0, "limit": 2})
+    once_more(shop, 4)
+    assert archived(shop) == 1
+
+
 class OneByOne(selling.CannedFacilitator):  # type: ignore[misc] # typed as any here
     """Takes one question at a time."""
 
     async def find(self, payment_id: str) -> Any:
         self.finds += 1
         return selling.found(self.settled[0][1], "final")
+
+
+def test_A1_one_that_takes_one_question_at_a_time_is_asked_about_all_in_turn(
+    make: Any, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make()
+    monkeypatch.setattr(verifying, "SINGLES_MAX", 2)
+    monkeypatch.setattr(Bank, "find_many", None)
+    monkeypatch.setattr(verifying, "FindsMany", type("Nobody", (), {}))
+    for _ in range(4):
+        shop.buy("GET", TARGET)
+    shop.seller.store.flush()
+    shop._write("UPDATE seller_state SET state = 'settled'")
+    deliver(shop)
+    bank.say([*bank.statuses][-1], "final")
+    once_more(shop, 4)
+    assert (archived(shop), bank.finds) == (1, 7)
 
 
 def test_A1_one_that_takes_one_question_at_a_time_is_asked_a_few(tmp_path: Path) -> None:

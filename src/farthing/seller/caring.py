@@ -30,22 +30,26 @@ ARCHIVE_MAX: Final = 500
 
 
 class Cared(msgspec.Struct, frozen=True):
-    """What a round came to: how many payments were touched, and the ids of those that are lost."""
+    """What a round came to: how many payments were touched, and the ids of those that are lost.
+
+    `followed_after` is the claim behind which the next round follows settled payments.
+    """
 
     touched: int
     losses: tuple[str, ...]
+    followed_after: int = 0
 
 
-def care(*, limit: int = ROUND_MAX) -> Flow[Cared]:
+def care(*, limit: int = ROUND_MAX, followed_after: int = 0) -> Flow[Cared]:
     """Move what nobody works on to where it belongs, and what is over out of the way."""
     now_seconds = yield from Now()
     closing_before = now_seconds - HORIZON_SECONDS
     stale = yield from FindStale(now_seconds, closing_before, limit)
     for each in stale:
         yield from _care_for(each)
-    followed = yield from follow()
+    followed = yield from follow(after=followed_after)
     archived = yield from Archive(closing_before, ARCHIVE_MAX, followed.over)
-    return Cared(len(stale) + followed.moved + archived, followed.losses)
+    return Cared(len(stale) + followed.moved + archived, followed.losses, followed.next_after)
 
 
 def _care_for(stale: Stale) -> Flow[None]:

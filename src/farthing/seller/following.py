@@ -64,11 +64,12 @@ class Followed(msgspec.Struct, frozen=True):
 class FindFollowed(Effect["tuple[Followed, ...]"], frozen=True):
     """Find payments that were settled, are not known to be final, and have `valid_before` under `closing_before`.
 
-    Those that were made first, at most `limit`; none whose lease lasts.
+    By their claims' numbers, those over `after`, at most `limit`; none whose lease lasts.
     """
 
     now_seconds: int
     closing_before: int
+    after: int
     limit: int
 
 
@@ -79,18 +80,25 @@ class Followings(msgspec.Struct, frozen=True):
     moved: int
     # Ids of payments that ended as a loss in this round.
     losses: tuple[str, ...] = ()
+    # Behind which claim the next round begins: what is looked at and not moved keeps nothing behind it waiting.
+    next_after: int = 0
 
 
-def follow(*, limit: int = FOLLOW_MAX) -> Flow[Followings]:
+def follow(*, after: int = 0, limit: int = FOLLOW_MAX) -> Flow[Followings]:
     """Ask what became of payments that were settled a while ago, and move those that are not settled any more."""
     now_seconds = yield from Now()
-    found = yield from FindFollowed(now_seconds, now_seconds - HORIZON_SECONDS, limit)
+    found = yield from FindFollowed(now_seconds, now_seconds - HORIZON_SECONDS, after, limit)
     over: list[int] = []
     losses: list[str] = []
     moved = 0
+    next_after = found[-1].claim if len(found) == limit else 0
+    is_whole = True
     for start in range(0, len(found), PAYMENTS_MAX):
         page = found[start : start + PAYMENTS_MAX]
         told, patience_seconds = yield from _ask(page)
+        if is_whole and told and len(told) < len(page):
+            # It was asked about the first of them: the next round begins behind those.
+            is_whole, next_after = False, page[len(told) - 1].claim
         for each in page:
             status = _status_of(each, told)
             if _stays(each, status, now_seconds - HORIZON_SECONDS - patience_seconds):
@@ -111,7 +119,7 @@ def follow(*, limit: int = FOLLOW_MAX) -> Flow[Followings]:
             moved += made
             if made and step.target is State.LOSS:
                 losses.append(each.payment_id)
-    return Followings(tuple(over), moved, tuple(losses))
+    return Followings(tuple(over), moved, tuple(losses), next_after)
 
 
 def _ask(page: tuple[Followed, ...]) -> Flow[tuple[dict[str, PaymentStatus | None] | None, int]]:

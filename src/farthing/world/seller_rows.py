@@ -111,7 +111,7 @@ FOLLOWED: Final = (
     "FROM seller_state AS s JOIN seller_claim AS c ON c.claim = s.claim "
     "LEFT JOIN seller_ledger AS l ON l.claim = c.claim AND l.settlement_tx = s.settlement_tx "
     "LEFT JOIN seller_ledger AS back ON back.claim = c.claim AND back.settlement_tx = 'lost:' || s.settlement_tx "
-    "WHERE s.lease_until < ? AND c.valid_before < ? "
+    "WHERE s.lease_until < ? AND c.valid_before < ? AND c.claim > ? "
     "AND (s.state IN ('delivered', 'unknown_delivered', 'unknown_settled') "
     "OR (s.state = 'settled' AND s.reason <> 'followed')) ORDER BY c.claim LIMIT ?"
 )
