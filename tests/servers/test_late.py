@@ -192,6 +192,22 @@ def test_A1_refused_payments_of_which_nobody_tells_keep_no_other_waiting(shop: A
     assert shop.states.count("closed") == 3
 
 
+def test_S3_a_facilitator_that_breaks_when_it_is_asked_is_away(shop: Any) -> None:
+    priced(shop)
+    shop.facilitator.outcomes = [Refused("insufficient_funds")]
+    shop.buy("GET", TARGET)
+    shop.facilitator.outcomes = []
+    paid = crash(shop)
+    end_window(shop, 1)
+    shop.facilitator.found = ValueError("a bug of its own")
+    for _ in range(2):
+        shop.expire_leases()
+        shop.seller.care()
+    assert sorted(shop.states) == ["refused", "unknown"]
+    shop.expire_leases()
+    assert shop.send("GET", TARGET, paid).status == 402
+
+
 def test_a_refused_payment_whose_window_is_over_is_closed(shop: Any) -> None:
     priced(shop)
     shop.facilitator.outcomes = [Refused("insufficient_funds")]
