@@ -9,7 +9,7 @@ the server reads ahead, 64 KiB a connection (uvicorn's `HIGH_WATER_LIMIT`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -61,7 +61,7 @@ class BodyRoom:
         return self._held_bytes
 
     @asynccontextmanager
-    async def body(self, request: Request, caller: str, max_bytes: int) -> AsyncIterator[bytes]:
+    async def body(self, request: Request, caller: str, max_bytes: int) -> AsyncGenerator[bytes]:
         """Take a place, read the body, and hold both until the block is over. Raises `BodyRefused`."""
         size_bytes = announced_bytes(request, max_bytes)
         held = max(size_bytes, PLACE_MIN_BYTES)
