@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from marketplace import Market, User, leave_open
 
+from farthing.seller.conclude import ANSWER_CUT
 from farthing.seller.refunds import RefundRecord
 from farthing.seller.states import State
 from farthing.seller.store import SellerPayment
@@ -64,6 +66,9 @@ def test_what_a_seller_owes_is_listed(user: User, monkeypatch: pytest.MonkeyPatc
     assert user.call(*listing, "--json").json["price"] == "0.01"
     assert set(wanted) == {State.REFUND_DUE}
     assert user.call(*listing, "--json").json["refund"] is None
+    assert b"cut" not in user.call(*listing).stdout
+    owed = msgspec.structs.replace(owed, reason=ANSWER_CUT)
+    assert b"its answer was cut" in user.call(*listing).stdout
     signer = "0x" + "44" * 20
     records: dict[str, RefundRecord] = {}
     monkeypatch.setattr(SellerRefunds, "under_way", lambda *_, **__: records)

@@ -66,6 +66,46 @@ def test_F2_a_write_whose_answer_was_lost_holds_no_payment_up(
     assert pyevm.balance(pyevm.payee) == len(payments) * AMOUNT
 
 
+def test_F2_a_commit_that_lands_after_its_connection_broke_is_read_back_too(
+    pyevm: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """PostgreSQL may go on committing for nobody: it holds the store's lock until then, and the next write waits."""
+    lost: list[Effect[Any]] = []
+    landing: list[Callable[[], Pending[Any]]] = []
+    handlers = FacilitatorStore.handlers
+
+    def behind(write: Callable[[Any], Pending[Any]]) -> Callable[[Any], Pending[Any]]:
+        def perform(effect: Effect[Any]) -> Pending[Any]:
+            while landing:
+                landing.pop()()
+            if lost or not isinstance(effect, PlanTransactions):
+                return write(effect)
+            lost.append(effect)
+            landing.append(lambda: write(effect))
+            told = Pending[Any]()
+            told.fail(StoreError("whether this was written is unknown"))
+            return told
+
+        return perform
+
+    def with_lock(store: FacilitatorStore) -> Any:
+        return {kind: behind(each) if kind in WRITES else each for kind, each in handlers(store).items()}
+
+    monkeypatch.setattr(FacilitatorStore, "handlers", with_lock)
+    payments = [pyevm.payment() for _ in range(2)]
+
+    async def run() -> None:
+        async with pyevm.service(pace=QUICK) as service:
+            for payment in payments:
+                assert isinstance(await service.settle(*payment, idempotency_key="k"), Settled)
+            await eventually(lambda: not service.lanes[0].entries)
+            assert set(service.books.settled().values()) == {AMOUNT}
+
+    asyncio.run(run())
+    assert len(lost) == 1
+    assert pyevm.balance(pyevm.payee) == len(payments) * AMOUNT
+
+
 def test_F2_F3_blocks_that_were_lost_with_the_answer_about_them_are_sent_again(
     pyevm: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:

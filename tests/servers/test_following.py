@@ -18,6 +18,7 @@ from farthing.seller import following
 from farthing.seller.caring import care
 from farthing.seller.following import UNTOLD_SECONDS
 from farthing.seller.settling import HORIZON_SECONDS
+from farthing.servers import verifying
 
 TARGET = "/weather/paris"
 OTHER_TRANSACTION = "0x" + "ee" * 32
@@ -187,14 +188,56 @@ def test_C1_settled_again_by_another_transaction_the_books_name_that(make: Any, 
     deliver(shop)
     bank.say(id_of(shop), "confirmed", transaction=OTHER_TRANSACTION)
     once_more(shop, 4)
+    assert (shop.states, len(shop.seller.store.ledger())) == (["unknown_delivered"], 1)
+    bank.say(id_of(shop), "final")
+    once_more(shop, 3)
     (row,) = shop.seller.store.payments()
     assert (str(row.state), row.transaction) == ("delivered", OTHER_TRANSACTION)
     names = [entry.transaction for entry in shop.seller.store.ledger()]
     assert sorted(names) == sorted([f"0x{1:064x}", f"lost:0x{1:064x}", OTHER_TRANSACTION])
     assert served(shop) == {PAY_TO: AMOUNT, KEY.address: -AMOUNT}
+
+
+def test_C1_two_forks_that_take_turns_leave_the_books_with_the_one_that_holds(make: Any, bank: Bank, flow: str) -> None:
+    shop = make(flow)
+    deliver(shop)
+    first = f"0x{1:064x}"
+    for transaction in (OTHER_TRANSACTION, first, OTHER_TRANSACTION, first):
+        bank.say(id_of(shop), "confirmed", transaction=transaction)
+        once_more(shop, 3)
+    assert (shop.states, served(shop)) == (["delivered"], {PAY_TO: AMOUNT, KEY.address: -AMOUNT})
     bank.say(id_of(shop), "refused")
     once_more(shop)
     assert (shop.states, served(shop)) == (["loss"], {})
+
+
+def test_C1_a_facilitator_that_calls_one_and_then_the_other_final_takes_nothing_out_of_the_books(
+    make: Any, bank: Bank
+) -> None:
+    """It lies: the books stay in doubt, and take back no more than they have."""
+    shop = make()
+    deliver(shop)
+    first = f"0x{1:064x}"
+    for transaction, state in ((OTHER_TRANSACTION, "delivered"), (first, "unknown_delivered")):
+        bank.say(id_of(shop), "final", transaction=transaction)
+        once_more(shop, 3)
+        assert (shop.states, archived(shop)) == ([state], 0)
+    bank.say(id_of(shop), "refused")
+    once_more(shop)
+    assert (shop.states, served(shop)) == (["loss"], {})
+
+
+def test_F3_one_that_never_says_final_is_taken_at_its_word_after_a_day(make: Any, bank: Bank) -> None:
+    shop = make()
+    deliver(shop)
+    bank.say(id_of(shop), "settled", transaction=OTHER_TRANSACTION)
+    once_more(shop, 3)
+    assert shop.states == ["unknown_delivered"]
+    pass_time(shop, UNTOLD_SECONDS + 10)
+    once_more(shop, 3)
+    (row,) = shop.seller.store.payments()
+    assert (str(row.state), row.transaction) == ("delivered", OTHER_TRANSACTION)
+    assert served(shop) == {PAY_TO: AMOUNT, KEY.address: -AMOUNT}
 
 
 def waiting(shop: Any) -> Any:
@@ -322,12 +365,45 @@ def test_A1_many_are_asked_about_at_once(make: Any, bank: Bank, monkeypatch: pyt
     assert ([len(each) for each in bank.asked], archived(shop)) == ([2, 2, 1], 5)
 
 
+def test_A1_what_waits_for_its_buyer_and_is_not_final_keeps_no_other_waiting(
+    make: Any, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such payments are looked at and not moved; whoever pays and takes no answer makes as many as it likes."""
+    shop = make()
+    for _ in range(4):
+        shop.buy("GET", TARGET)
+    shop.seller.store.flush()
+    shop._write("UPDATE seller_state SET state = 'settled'")
+    deliver(shop)
+    bank.say([*bank.statuses][-1], "final")
+    monkeypatch.setattr(following.follow, "__kwdefaults__", {"after": 0, "limit": 2})
+    once_more(shop, 4)
+    assert archived(shop) == 1
+
+
 class OneByOne(selling.CannedFacilitator):  # type: ignore[misc] # typed as any here
     """Takes one question at a time."""
 
     async def find(self, payment_id: str) -> Any:
         self.finds += 1
         return selling.found(self.settled[0][1], "final")
+
+
+def test_A1_one_that_takes_one_question_at_a_time_is_asked_about_all_in_turn(
+    make: Any, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make()
+    monkeypatch.setattr(verifying, "SINGLES_MAX", 2)
+    monkeypatch.setattr(Bank, "find_many", None)
+    monkeypatch.setattr(verifying, "FindsMany", type("Nobody", (), {}))
+    for _ in range(4):
+        shop.buy("GET", TARGET)
+    shop.seller.store.flush()
+    shop._write("UPDATE seller_state SET state = 'settled'")
+    deliver(shop)
+    bank.say([*bank.statuses][-1], "final")
+    once_more(shop, 4)
+    assert (archived(shop), bank.finds) == (1, 7)
 
 
 def test_A1_one_that_takes_one_question_at_a_time_is_asked_a_few(tmp_path: Path) -> None:
@@ -339,7 +415,7 @@ def test_A1_one_that_takes_one_question_at_a_time_is_asked_a_few(tmp_path: Path)
     seller.close()
 
 
-@pytest.mark.parametrize("ends", ["refused", "confirmed"])
+@pytest.mark.parametrize("ends", ["refused", "final"])
 def test_C1_cut_after_any_step_the_books_agree_with_what_became_of_it(make: Any, bank: Bank, ends: str) -> None:
     """The transaction is another one each time, so that as much as can be is written."""
     shop = make()
@@ -352,11 +428,10 @@ def test_C1_cut_after_any_step_the_books_agree_with_what_became_of_it(make: Any,
         bank.say(payment_id, ends, transaction="0x" + f"{number:064x}"[::-1])
         crashed = crash_at(shop, number)
         once_more(shop, 4)
-        bank.say(payment_id, "final" if ends == "confirmed" else ends)
         once_more(shop)
-        assert set(shop.states) == {"delivered" if ends == "confirmed" else "loss"}, number
-        assert archived(shop) == (number if ends == "confirmed" else 0)
-        assert balance(shop)[PAY_TO] == (number * AMOUNT if ends == "confirmed" else 0), number
+        assert set(shop.states) == {"delivered" if ends == "final" else "loss"}, number
+        assert archived(shop) == (number if ends == "final" else 0)
+        assert balance(shop)[PAY_TO] == (number * AMOUNT if ends == "final" else 0), number
         assert sum(balance(shop).values()) == 0
         if not crashed:
             break

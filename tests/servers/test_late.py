@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import farthing_selling as selling
@@ -9,7 +10,11 @@ import pytest
 from farthing_selling import TRANSACTION, found, unpack
 
 from farthing.errors import FacilitatorUnavailable
+from farthing.flow import drive
 from farthing.protocol.facilitator import Refused
+from farthing.seller.caring import care
+from farthing.seller.following import UNTOLD_SECONDS
+from farthing.seller.settling import HORIZON_SECONDS
 
 TARGET = "/weather/paris"
 FLOWS = pytest.mark.parametrize("flow", ["authorization", "upfront"])
@@ -151,13 +156,56 @@ def test_S3_a_refused_payment_is_looked_up_before_it_is_closed(shop: Any) -> Non
     shop.facilitator.outcomes = [Refused("insufficient_funds")]
     paid = [shop.pay("GET", TARGET) for _ in range(2)]
     assert [shop.send("GET", TARGET, each).status for each in paid] == [402, 402]
-    shop.expire_window()
+    end_window(shop, 1)
     shop.facilitator.found = FacilitatorUnavailable("away")
     shop.seller.care()
     assert shop.states == ["refused"] * 2
     shop.facilitator.found = found_of(shop, "final")
+    shop.expire_leases()
     shop.seller.care()
     assert shop.states == ["settled"] * 2
+
+
+def end_window(shop: Any, seconds: int) -> None:
+    """Let window and horizon be over for so long."""
+    over = int(time.time()) - HORIZON_SECONDS - seconds
+    shop._write(f"UPDATE seller_claim SET valid_before = {over}")  # noqa: S608 - an int
+
+
+def test_A1_refused_payments_of_which_nobody_tells_keep_no_other_waiting(shop: Any) -> None:
+    """A facilitator without `/payments` tells of none, and anybody can have a payment refused for nothing."""
+    priced(shop)
+    shop.facilitator.outcomes = [Refused("insufficient_funds")]
+    for _ in range(3):
+        shop.buy("GET", TARGET)
+    shop.facilitator.outcomes = []
+    crash(shop)
+    end_window(shop, 1)
+    shop.expire_leases()
+    shop.facilitator.found = FacilitatorUnavailable("has no /payments")
+    for _ in range(2):
+        drive(care(limit=3), shop.seller.performer.blocking)
+    assert sorted(shop.states) == ["refused"] * 3 + ["unknown"]
+    end_window(shop, UNTOLD_SECONDS + 10)
+    shop.expire_leases()
+    shop.seller.care()
+    assert shop.states.count("closed") == 3
+
+
+def test_S3_a_facilitator_that_breaks_when_it_is_asked_is_away(shop: Any) -> None:
+    priced(shop)
+    shop.facilitator.outcomes = [Refused("insufficient_funds")]
+    shop.buy("GET", TARGET)
+    shop.facilitator.outcomes = []
+    paid = crash(shop)
+    end_window(shop, 1)
+    shop.facilitator.found = ValueError("a bug of its own")
+    for _ in range(2):
+        shop.expire_leases()
+        shop.seller.care()
+    assert sorted(shop.states) == ["refused", "unknown"]
+    shop.expire_leases()
+    assert shop.send("GET", TARGET, paid).status == 402
 
 
 def test_a_refused_payment_whose_window_is_over_is_closed(shop: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 from refund_bank import (
     AMOUNT,
     KEY,
+    NETWORK,
     OTHER,
     PAY_TO,
     REFUNDER,
@@ -30,12 +31,13 @@ from refund_bank import (
     turn,
 )
 
-from farthing.errors import ConfigError, SignerError
+from farthing.errors import ConfigError, FacilitatorUnavailable, SignerError
 from farthing.flow import drive
 from farthing.mechanisms.interface import Traced
-from farthing.protocol.facilitator import Settled
+from farthing.protocol.codec import encode_json
+from farthing.protocol.facilitator import Settled, Unknown
 from farthing.seller.looking import LookOnChain
-from farthing.seller.refunding import refund_nonce, refund_round
+from farthing.seller.refunding import NOTE_MAX_CHARS, refund_nonce, refund_round
 from farthing.seller.refunds import FindRefundsDue, PostponeRefund, TakeRefundTurn
 from farthing.seller.states import State
 from farthing.servers.caretaking import Caretaker
@@ -506,6 +508,78 @@ def test_the_signer_is_that_of_the_route_or_the_sellers(
     shop.seller.close()
 
 
+def test_A1_one_that_is_always_in_trouble_keeps_no_other_refund_waiting(on_file: Any, bank: Bank) -> None:
+    """The facilitator fails over this one each time it is brought."""
+    first, second = owe(on_file), owe(on_file)
+    settle = bank.settle
+
+    async def failing(payment: Any, requirements: Any, *, idempotency_key: str) -> Any:
+        if selling.read(selling.pack_raw(encode_json(payment))).detail.message.nonce == refund_nonce(first, 0):
+            return Unknown("unexpected_settle_error", "half\na page\x1b" + "x" * 1000)
+        return await settle(payment, requirements, idempotency_key=idempotency_key)
+
+    bank.settle = failing
+    for _ in range(3):
+        on_file.seller.care()
+        turn(on_file)
+    assert [each.detail.message.nonce for each in bank.refunds] == [refund_nonce(second, 0)]
+    note = on_file.seller.store.refunds.under_way(limit=9)[first].note
+    assert note.isprintable()
+    assert len(note) == NOTE_MAX_CHARS
+
+
+def test_S2_while_the_facilitator_is_away_nobody_takes_a_payment_for_final(on_file: Any, bank: Bank) -> None:
+    """It says what is final, and is away for one question: its silence is no word, however old the payment is."""
+    due = owe(on_file, final=False)
+    bank.say(due, "in_batch")
+    on_file._write("DROP TRIGGER seller_ledger_no_update")
+    on_file._write("UPDATE seller_ledger SET posted_at = posted_at - 1000")
+    find = bank.find
+
+    async def away(payment_id: str) -> Any:
+        raise FacilitatorUnavailable("away")
+
+    bank.find = away
+    on_file.seller.care()
+    assert (bank.refunds, on_file.states) == ([], ["refund_due"])
+    assert on_file.seller.store.refunds.under_way(limit=1)[due].payment == b""
+    bank.find = find
+    bank.say(due, "refused")
+    turn(on_file)
+    on_file.seller.care()
+    assert (bank.refunds, on_file.states) == ([], ["closed"])
+
+
+@pytest.mark.parametrize("change", [{"amount": "9999"}, {"network": "eip155:1"}, {"payment_id": "pay_other"}])
+def test_S2_a_word_about_another_payment_begins_no_refund(on_file: Any, bank: Bank, change: dict[str, str]) -> None:
+    due = owe(on_file)
+    bank.statuses[due] = selling.replaced(bank.statuses[due], **change)
+    on_file.seller.care()
+    assert (bank.refunds, on_file.states) == ([], ["refund_due"])
+
+
+def test_S2_before_a_facilitator_has_said_whether_it_takes_keys_nothing_is_sent(
+    tmp_path: Path, bank: Bank, vault: KeyInAVault
+) -> None:
+    """Of one that does a success is not the last word, and is not booked."""
+    shop = make_shop(tmp_path, bank, refund_signer=vault)
+    shop.seller.price("POST /weather/{city}", "$0.01", **UPFRONT)
+    supported = bank.supported
+
+    async def away() -> Any:
+        raise FacilitatorUnavailable("away")
+
+    bank.supported = away
+    owe(shop)
+    shop.seller.care()
+    assert (bank.refunds, shop.states, len(shop.seller.store.ledger())) == ([], ["refund_due"], 1)
+    bank.supported = supported
+    turn(shop)
+    shop.seller.care()
+    assert (len(bank.refunds), shop.states, len(shop.seller.store.ledger())) == (1, ["refund_due"], 1)
+    shop.seller.close()
+
+
 def test_what_is_no_signer_is_refused_where_it_is_written(tmp_path: Path, bank: Bank) -> None:
     with pytest.raises(ConfigError, match="refund_signer"):
         make_shop(tmp_path, bank, refund_signer="0x" + "11" * 32)
@@ -525,7 +599,11 @@ def test_S2_a_refund_is_booked_once_whoever_books_it(shop: Any, bank: Bank) -> N
     assert (hand, shop.states, len(shop.seller.store.ledger())) == ([True], ["refunded"], 2)
 
 
-def test_S2_a_facilitators_success_for_something_else_books_nothing(on_file: Any, bank: Bank) -> None:
+@pytest.mark.parametrize(("transaction", "network"), [("0x1", "eip155:1"), (f"0x{1:064x}", NETWORK)])
+def test_S2_a_facilitators_success_for_something_else_books_nothing(
+    on_file: Any, bank: Bank, transaction: str, network: str
+) -> None:
+    """For another network, or that of the payment itself."""
     bank.extensions = ()
     owe(on_file)
     settle = bank.settle
@@ -533,8 +611,10 @@ def test_S2_a_facilitators_success_for_something_else_books_nothing(on_file: Any
     async def lying(payment: Any, requirements: Any, *, idempotency_key: str) -> Any:
         outcome = await settle(payment, requirements, idempotency_key=idempotency_key)
         assert isinstance(outcome, Settled)
-        return Settled(type(outcome.response)(success=True, transaction="0x1", network="eip155:1"))
+        return Settled(type(outcome.response)(success=True, transaction=transaction, network=network))
 
     bank.settle = lying
     on_file.seller.care()
     assert on_file.states == ["refund_due"]
+    (record,) = on_file.seller.store.refunds.under_way(limit=1).values()
+    assert "not about this refund" in record.note

@@ -197,7 +197,8 @@ def _refund_of(record: RefundRecord) -> dict[str, Any]:
 
 def _list_owed(store: str, table: Networks, *, as_json: bool) -> int:
     from farthing.cli.payments import price_of  # noqa: PLC0415 - the two modules know each other
-    from farthing.seller.states import State  # noqa: PLC0415 - heavy parts only when run
+    from farthing.seller.conclude import ANSWER_CUT  # noqa: PLC0415 - heavy parts only when run
+    from farthing.seller.states import State  # noqa: PLC0415
     from farthing.world.seller_store import SellerStore  # noqa: PLC0415
 
     if not is_there(store):
@@ -217,6 +218,8 @@ def _list_owed(store: str, table: Networks, *, as_json: bool) -> int:
             print(json.dumps(msgspec.to_builtins(each) | more))
         else:
             print(plain(f"{each.payment_id}  {price} {symbol} to {each.payer}  {each.resource}  {each.transaction}"))
+            if each.reason == ANSWER_CUT:
+                print("  its answer was cut after a part of it had left: pay it back by hand, or don't.")
             if refund:
                 what = "is under way" if refund["signed"] else "waits until the payment is final"
                 print(plain(f"  its refund by {refund['signer']} {what}. {refund['note']}".rstrip()))

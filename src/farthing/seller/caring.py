@@ -13,7 +13,7 @@ import msgspec
 from farthing.errors import FacilitatorUnavailable
 from farthing.flow import Flow, Now
 from farthing.protocol.messages import PaymentPayload, PaymentRequirements, amount_of
-from farthing.seller.following import follow
+from farthing.seller.following import UNTOLD_SECONDS, follow
 from farthing.seller.known import move_on
 from farthing.seller.payment import Payment
 from farthing.seller.settling import HORIZON_SECONDS, look_again, reconcile
@@ -30,22 +30,26 @@ ARCHIVE_MAX: Final = 500
 
 
 class Cared(msgspec.Struct, frozen=True):
-    """What a round came to: how many payments were touched, and the ids of those that are lost."""
+    """What a round came to: how many payments were touched, and the ids of those that are lost.
+
+    `followed_after` is the claim behind which the next round follows settled payments.
+    """
 
     touched: int
     losses: tuple[str, ...]
+    followed_after: int = 0
 
 
-def care(*, limit: int = ROUND_MAX) -> Flow[Cared]:
+def care(*, limit: int = ROUND_MAX, followed_after: int = 0) -> Flow[Cared]:
     """Move what nobody works on to where it belongs, and what is over out of the way."""
     now_seconds = yield from Now()
     closing_before = now_seconds - HORIZON_SECONDS
     stale = yield from FindStale(now_seconds, closing_before, limit)
     for each in stale:
         yield from _care_for(each)
-    followed = yield from follow()
+    followed = yield from follow(after=followed_after)
     archived = yield from Archive(closing_before, ARCHIVE_MAX, followed.over)
-    return Cared(len(stale) + followed.moved + archived, followed.losses)
+    return Cared(len(stale) + followed.moved + archived, followed.losses, followed.next_after)
 
 
 def _care_for(stale: Stale) -> Flow[None]:
@@ -56,7 +60,11 @@ def _care_for(stale: Stale) -> Flow[None]:
         try:
             yield from look_again(_ticket(stale), found)
         except FacilitatorUnavailable:
-            return
+            if now_seconds <= found.valid_before + HORIZON_SECONDS + UNTOLD_SECONDS:
+                # Behind all others: a facilitator without `/payments` never tells of any.
+                until = now_seconds + LOOK_AGAIN_SECONDS
+                yield from Advance(found.payment_id, found.epoch, State.REFUSED, State.REFUSED, lease_until=until)
+                return
         yield from move_on(found, now_seconds=now_seconds)
     elif found.state is not State.UNKNOWN:
         yield from move_on(found, now_seconds=now_seconds)

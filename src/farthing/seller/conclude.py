@@ -14,6 +14,8 @@ from farthing.seller.store import Advance, LookUp, MarkDelivered, StoredResponse
 from farthing.seller.ticket import Refuse, Release, Ticket
 
 _SUCCESS: Final = range(200, 300)
+# The reason on a payment whose answer was cut after a part of it had left: how much was served is for a person to say.
+ANSWER_CUT: Final = "answer_cut"
 
 
 def succeeded(status: int) -> bool:
@@ -64,8 +66,12 @@ def abandon(ticket: Ticket) -> Flow[bool]:
         return False
 
 
-def finish(ticket: Ticket, *, complete: bool) -> Flow[None]:
-    """Note how the work of a settled payment ended (`upfront`): delivered, owed still, or to be refunded."""
+def finish(ticket: Ticket, *, complete: bool, begun: bool = False) -> Flow[None]:
+    """Note how the work of a settled payment ended (`upfront`): delivered, owed still, or to be refunded.
+
+    `begun`: a part of a good answer had left. A client that reads all but the end would have its money back, were that
+    paid back unasked: the reason stays on record, over later runs too.
+    """
     if complete:
         yield from MarkDelivered(ticket.payment_id, ticket.epoch, State.RUNNING, ticket.claim)
         return
@@ -73,7 +79,8 @@ def finish(ticket: Ticket, *, complete: bool) -> Flow[None]:
         found = yield from LookUp(ticket.payment_id)
         again = ticket.idempotent and found is not None and found.runs < RUNS_MAX
         target = State.OWED if again else State.REFUND_DUE
-        yield from Advance(ticket.payment_id, ticket.epoch, State.RUNNING, target)
+        reason = ANSWER_CUT if begun else ""
+        yield from Advance(ticket.payment_id, ticket.epoch, State.RUNNING, target, reason=reason)
     except StoreError:
         # The lease runs out, with the same result.
         return

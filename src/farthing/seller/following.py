@@ -41,7 +41,10 @@ _BACK: Final[Mapping[State, State]] = MappingProxyType({doubt: good for good, do
 
 
 class Followed(msgspec.Struct, frozen=True):
-    """A settled payment that is not known to be final. `is_booked`: the ledger has an entry for its transaction."""
+    """A settled payment that is not known to be final.
+
+    `is_booked`: the ledger has an entry for its transaction, which was not taken back; `was_taken_back`: it was.
+    """
 
     claim: int
     payment_id: str
@@ -55,16 +58,18 @@ class Followed(msgspec.Struct, frozen=True):
     amount: int
     transaction: str
     is_booked: bool
+    was_taken_back: bool = False
 
 
 class FindFollowed(Effect["tuple[Followed, ...]"], frozen=True):
     """Find payments that were settled, are not known to be final, and have `valid_before` under `closing_before`.
 
-    Those that were made first, at most `limit`; none whose lease lasts.
+    By their claims' numbers, those over `after`, at most `limit`; none whose lease lasts.
     """
 
     now_seconds: int
     closing_before: int
+    after: int
     limit: int
 
 
@@ -75,18 +80,25 @@ class Followings(msgspec.Struct, frozen=True):
     moved: int
     # Ids of payments that ended as a loss in this round.
     losses: tuple[str, ...] = ()
+    # Behind which claim the next round begins: what is looked at and not moved keeps nothing behind it waiting.
+    next_after: int = 0
 
 
-def follow(*, limit: int = FOLLOW_MAX) -> Flow[Followings]:
+def follow(*, after: int = 0, limit: int = FOLLOW_MAX) -> Flow[Followings]:
     """Ask what became of payments that were settled a while ago, and move those that are not settled any more."""
     now_seconds = yield from Now()
-    found = yield from FindFollowed(now_seconds, now_seconds - HORIZON_SECONDS, limit)
+    found = yield from FindFollowed(now_seconds, now_seconds - HORIZON_SECONDS, after, limit)
     over: list[int] = []
     losses: list[str] = []
     moved = 0
+    next_after = found[-1].claim if len(found) == limit else 0
+    is_whole = True
     for start in range(0, len(found), PAYMENTS_MAX):
         page = found[start : start + PAYMENTS_MAX]
         told, patience_seconds = yield from _ask(page)
+        if is_whole and told and len(told) < len(page):
+            # It was asked about the first of them: the next round begins behind those.
+            is_whole, next_after = False, page[len(told) - 1].claim
         for each in page:
             status = _status_of(each, told)
             if _stays(each, status, now_seconds - HORIZON_SECONDS - patience_seconds):
@@ -95,7 +107,8 @@ def follow(*, limit: int = FOLLOW_MAX) -> Flow[Followings]:
             elif told is None or each.payment_id not in told:
                 continue
             else:
-                step = _next_move(each, status, now_seconds=now_seconds)
+                is_old = each.valid_before < now_seconds - HORIZON_SECONDS - patience_seconds
+                step = _next_move(each, status, now_seconds=now_seconds, is_old=is_old)
             if step is None:
                 continue
             try:
@@ -106,7 +119,7 @@ def follow(*, limit: int = FOLLOW_MAX) -> Flow[Followings]:
             moved += made
             if made and step.target is State.LOSS:
                 losses.append(each.payment_id)
-    return Followings(tuple(over), moved, tuple(losses))
+    return Followings(tuple(over), moved, tuple(losses), next_after)
 
 
 def _ask(page: tuple[Followed, ...]) -> Flow[tuple[dict[str, PaymentStatus | None] | None, int]]:
@@ -140,7 +153,7 @@ def _stays(each: Followed, status: PaymentStatus | None, untold_before: int) -> 
     return status.state in FOUND_FINAL or (status.state in FOUND_SETTLED and each.valid_before < untold_before)
 
 
-def _next_move(each: Followed, status: PaymentStatus | None, *, now_seconds: int) -> Advance | None:
+def _next_move(each: Followed, status: PaymentStatus | None, *, now_seconds: int, is_old: bool) -> Advance | None:
     """Say what is to be put on record of a payment, one step at a time; None: nothing."""
     if status is None:
         return _look_again(each, now_seconds)
@@ -148,6 +161,12 @@ def _next_move(each: Followed, status: PaymentStatus | None, *, now_seconds: int
         return _lose(each, status, now_seconds)
     is_settled = status.state in FOUND_SETTLED and status.transaction != ""
     if each.state in _BACK:
+        if status.transaction != each.transaction:
+            # Two forks may take turns: the books follow when it is known which of them holds.
+            is_settled = is_settled and (status.state in FOUND_FINAL or is_old)
+        elif each.was_taken_back:
+            # It was final that another had settled it, and now it is not: no entry stands for such a thing.
+            is_settled = False
         return _back(each, status, now_seconds) if is_settled else _look_again(each, now_seconds)
     if not is_settled or status.transaction != each.transaction:
         return _move(each, _IN_DOUBT[each.state], take_over=True)

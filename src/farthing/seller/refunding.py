@@ -43,7 +43,7 @@ from farthing.seller.refunds import (
 )
 from farthing.seller.settling import FOUND_FINAL, FOUND_REFUSED, FOUND_SETTLED, HORIZON_SECONDS
 from farthing.seller.states import State
-from farthing.seller.store import Advance, LedgerEntry, TakesKeys
+from farthing.seller.store import Advance, IsOurs, LedgerEntry, TakesKeys
 
 # Each is a settlement that may take as long as its facilitator likes, and other payments are cared for in between.
 ROUND_MAX: Final = 20
@@ -115,6 +115,8 @@ def refund_round(desk: RefundDesk, *, after: int = 0, limit: int = ROUND_MAX) ->
     """Pay back what is due and has a signer: one page of what is owed, behind the claim `after`."""
     now_seconds = yield from Now()
     found = yield from FindRefundsDue(now_seconds, after, limit)
+    if after and not found:
+        found = yield from FindRefundsDue(now_seconds, 0, limit)
     refunded: list[Refunded] = []
     troubles: list[Waiting] = []
     for due in found:
@@ -125,10 +127,10 @@ def refund_round(desk: RefundDesk, *, after: int = 0, limit: int = ROUND_MAX) ->
         if isinstance(step, Refunded):
             refunded.append(step)
         elif isinstance(step, Waiting) and step.why:
-            troubles.append(step)
+            troubles.append(msgspec.structs.replace(step, why=_note_of(step)))
         if isinstance(step, Waiting) and step.is_outage:
-            # The others come in the next round, and this one waits for its turn by then.
-            return RefundRound(tuple(refunded), tuple(troubles), after)
+            # The others come in the next round, which begins behind this one: it may be the only one in trouble.
+            return RefundRound(tuple(refunded), tuple(troubles), due.claim)
     return RefundRound(tuple(refunded), tuple(troubles), found[-1].claim if len(found) == limit else 0)
 
 
@@ -146,8 +148,13 @@ def _care_for(due: RefundDue, desk: RefundDesk) -> Flow[Refunded | NotOwed | Wai
     except FarthingError as error:
         step = Waiting(due.payment_id, RETRY_SECONDS, str(error))
     if isinstance(step, Waiting):
-        yield from PostponeRefund(due.claim, until, now_seconds + step.seconds, step.why[:NOTE_MAX_CHARS])
+        yield from PostponeRefund(due.claim, until, now_seconds + step.seconds, _note_of(step))
     return step
+
+
+def _note_of(step: Waiting) -> str:
+    """Give what is kept and logged of a reason, which may hold a facilitator's own words: one short line."""
+    return "".join(each if each.isprintable() else " " for each in step.why[:NOTE_MAX_CHARS])
 
 
 def _go_on(due: RefundDue, address: str | None, desk: RefundDesk) -> Flow[Refunded | NotOwed | Waiting]:
@@ -164,11 +171,16 @@ def _go_on(due: RefundDue, address: str | None, desk: RefundDesk) -> Flow[Refund
     if payment is None:
         return Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
     signed = _read(due, payment, desk)
+    takes_keys = yield from TakesKeys()
+    if not takes_keys and (yield from IsOurs(due.payment_id, "")) is None:
+        # What its success would mean is not known: nothing is sent yet.
+        why = "The facilitator does not say whether it takes idempotency keys."
+        return Waiting(due.payment_id, LOOK_AGAIN_SECONDS, why, is_outage=True)
     try:
         outcome: Outcome = yield from Settle(payment, payment.accepted, signed.payment_id)
     except Exception as error:  # noqa: BLE001 - a facilitator in the process may raise anything: nothing is known then
         outcome = Unknown("unexpected_settle_error", f"{type(error).__name__} while settling.")
-    return (yield from _judge(due, signed, outcome))
+    return (yield from _judge(due, signed, outcome, takes_keys=takes_keys))
 
 
 def _until_final(due: RefundDue) -> Flow[_Open | NotOwed | Waiting]:
@@ -176,14 +188,19 @@ def _until_final(due: RefundDue) -> Flow[_Open | NotOwed | Waiting]:
     now_seconds = yield from Now()
     try:
         status = yield from FindPayment(due.payment_id)
-    except FacilitatorUnavailable:
+    except FacilitatorUnavailable as error:
+        if (yield from IsOurs(due.payment_id, "")) is not True:
+            return Waiting(due.payment_id, LOOK_AGAIN_SECONDS, str(error), is_outage=True)
+        # One that takes no keys has no `/payments` either: it will never tell.
         status = None
+    if status is not None and not _is_about(status, due):
+        return Waiting(due.payment_id, RETRY_SECONDS, "What the facilitator found is not the payment that is owed.")
     state = "" if status is None else status.state
     # Where nobody says what is final, time does.
     is_old = now_seconds > due.settled_at + HORIZON_SECONDS
     if state in FOUND_FINAL or (is_old and (state == "" or state in FOUND_SETTLED)):
         return _Open(None, 0)
-    if status is not None and state in FOUND_REFUSED and _is_about(status, due):
+    if status is not None and state in FOUND_REFUSED:
         return (yield from _let_go(due, status.reason or "refused"))
     return Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
 
@@ -236,7 +253,7 @@ def _what_became(
     if status is not None and status.state not in FOUND_REFUSED:
         # Booked when it is final, so that no lost block takes a refund back that is in the books.
         is_last_word = status.state in _LAST_WORDS or (is_over and status.state in FOUND_SETTLED)
-        if is_last_word and status.transaction and _is_of(status, signed):
+        if is_last_word and status.transaction not in {"", due.transaction} and _is_of(status, signed):
             return (yield from _book(due, signed, status.transaction))
         return Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
     # Refused is no evidence: whoever has seen the bytes can have them settled while the window is open.
@@ -320,12 +337,12 @@ def _read(due: RefundDue, payment: PaymentPayload, desk: RefundDesk) -> SignedPa
     return signed
 
 
-def _judge(due: RefundDue, signed: SignedPayment, outcome: Outcome) -> Flow[Refunded | Waiting]:
+def _judge(due: RefundDue, signed: SignedPayment, outcome: Outcome, *, takes_keys: bool) -> Flow[Refunded | Waiting]:
     if isinstance(outcome, Settled):
         response = outcome.response
         believable = response.network == signed.network and response.amount in (None, "", amount_of(signed.amount))
-        if response.success and response.transaction and believable:
-            if (yield from TakesKeys()):
+        if response.success and response.transaction not in {"", due.transaction} and believable:
+            if takes_keys:
                 # It tells at `/payments` when that is final.
                 return Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
             return (yield from _book(due, signed, response.transaction))

@@ -47,7 +47,10 @@ class RefundDue(msgspec.Struct, frozen=True):
 
 
 class FindRefundsDue(Effect["tuple[RefundDue, ...]"], frozen=True):
-    """Find payments in REFUND_DUE that nobody has a turn at, by their claims' numbers: those over `after`."""
+    """Find payments in REFUND_DUE that nobody has a turn at, by their claims' numbers: those over `after`.
+
+    None of whose answer a part had left (`conclude.ANSWER_CUT`): of those a person judges.
+    """
 
     now_seconds: int
     after: int

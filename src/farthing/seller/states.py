@@ -100,7 +100,7 @@ _AFTER_DELIVERY: Final = (
     Move(State.DELIVERED, "window and horizon over: looked up; not final yet", State.DELIVERED),
     Move(State.DELIVERED, "its block was lost", State.UNKNOWN_DELIVERED),
     Move(State.DELIVERED, "its block was lost, and it was refused in the end: booked", State.LOSS),
-    Move(State.UNKNOWN_DELIVERED, "looked up; settled by another transaction: booked anew", State.UNKNOWN_DELIVERED),
+    Move(State.UNKNOWN_DELIVERED, "looked up; final by another transaction: booked anew", State.UNKNOWN_DELIVERED),
     Move(State.UNKNOWN_DELIVERED, "evidence: settled again", State.DELIVERED),
     Move(State.UNKNOWN_DELIVERED, "evidence: refused in the end: the ledger's contrary entry", State.LOSS),
 )
@@ -142,7 +142,7 @@ AUTHORIZATION_MOVES: Final = (
     Move(State.SETTLED, "window and horizon over: known to be final", State.SETTLED),
     Move(State.SETTLED, "its block was lost", State.UNKNOWN_SETTLED),
     Move(State.SETTLED, "its block was lost, and it was refused in the end: booked", State.LOSS),
-    Move(State.UNKNOWN_SETTLED, "looked up; settled by another transaction: booked anew", State.UNKNOWN_SETTLED),
+    Move(State.UNKNOWN_SETTLED, "looked up; final by another transaction: booked anew", State.UNKNOWN_SETTLED),
     Move(State.UNKNOWN_SETTLED, "evidence: settled again", State.SETTLED),
     Move(State.UNKNOWN_SETTLED, "evidence: refused in the end: the ledger's contrary entry", State.LOSS),
     *_AFTER_DELIVERY,

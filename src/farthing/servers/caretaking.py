@@ -41,8 +41,8 @@ class Caretaker:
     def __init__(self, store: SellerStore, performer: Performer, refunding: Refunding) -> None:
         """Take store and performer; nothing runs yet."""
         self._store, self._performer, self._refunding = store, performer, refunding
-        # Behind which claim the next page of what is owed begins.
-        self._refunds_after = 0
+        # Behind which claims the next pages begin, of what is owed and of what was settled.
+        self._refunds_after = self._followed_after = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._process = 0
@@ -61,7 +61,8 @@ class Caretaker:
 
     def round(self) -> int:
         """Care once, now, in this thread; gives how many payments were touched. Raises `FarthingError`."""
-        cared = drive(care(), self._performer.blocking)
+        cared = drive(care(followed_after=self._followed_after), self._performer.blocking)
+        self._followed_after = cared.followed_after
         for lost in cared.losses:
             log.error("%s was served, and its settlement is lost for good: booked as a loss", lost)
         return cared.touched + self._refund() if self._refunding.signers.any else cared.touched

@@ -101,6 +101,8 @@ class Streaming:
         self._door, self._ticket, self._settlement = door, verdict.ticket, verdict.settlement
         self._receive, self._send = receive, send
         self._over = False
+        # A part of the answer may have left.
+        self._begun = False
         self._keeping = asyncio.ensure_future(keep_running(self._ticket, door.seller.performer))
 
     async def __call__(self, message: Message) -> None:
@@ -121,14 +123,15 @@ class Streaming:
         ends = kind == "http.response.body" and not message.get("more_body", False) and not self._over
         # Servers take what is sent to a client that has gone, and say nothing.
         complete = ends and not await self._receive.client_has_gone()
+        begun, self._begun = self._begun, self._begun or bool(message.get("body"))
         await self._send(message)
         if ends:
             self._over = True
-            await self._door.drive(finish(self._ticket, complete=complete))
+            await self._door.drive(finish(self._ticket, complete=complete, begun=begun))
 
     async def fail(self) -> None:
         """Note that the payment is owed still, where the work ended without a whole answer."""
         self._keeping.cancel()
         if not self._over:
             self._over = True
-            await self._door.drive(finish(self._ticket, complete=False))
+            await self._door.drive(finish(self._ticket, complete=False, begun=self._begun))

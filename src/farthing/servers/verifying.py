@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar, cast
 
 from farthing.errors import FacilitatorUnavailable, FarthingError
@@ -141,14 +141,18 @@ class Verifying:
             return None
         return None if takes_keys else True
 
-    def _find(self, effect: FindPayment) -> Any:
-        return self._facilitator.find(effect.payment_id)
+    async def _find(self, effect: FindPayment) -> PaymentStatus | None:
+        status = await _answered(self._facilitator.find(effect.payment_id))
+        if status is not None and status.payment_id not in {"", effect.payment_id}:
+            message = f"The facilitator was asked about {effect.payment_id} and told of another payment."
+            raise FacilitatorUnavailable(message)
+        return status
 
     async def _find_many(self, effect: FindPayments) -> dict[str, PaymentStatus | None]:
         if isinstance(self._facilitator, FindsMany):
-            found = {each.payment_id: each for each in await self._facilitator.find_many(effect.payment_ids)}
+            found = {each.payment_id: each for each in await _answered(self._facilitator.find_many(effect.payment_ids))}
             return {name: found.get(name) for name in effect.payment_ids}
-        return {name: await self._facilitator.find(name) for name in effect.payment_ids[:SINGLES_MAX]}
+        return {name: await _answered(self._facilitator.find(name)) for name in effect.payment_ids[:SINGLES_MAX]}
 
     async def _takes_keys(self, _effect: TakesKeys) -> bool:
         try:
@@ -178,6 +182,18 @@ class Verifying:
                     scheme,
                     network,
                 )
+
+
+async def _answered(answering: Awaitable[R]) -> R:
+    """Await what a facilitator tells of payments. Raises `FacilitatorUnavailable`, whatever it raised."""
+    try:
+        return await answering
+    except FacilitatorUnavailable:
+        raise
+    except Exception as error:
+        log.exception("the facilitator failed to tell what became of a payment")
+        message = f"The facilitator failed: {type(error).__name__}."
+        raise FacilitatorUnavailable(message) from error
 
 
 def _at_once(answering: Coroutine[Any, Any, R]) -> R:

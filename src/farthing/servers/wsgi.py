@@ -268,6 +268,8 @@ class _Run:
         self._keeping = asyncio.run_coroutine_threadsafe(keeping, background_loop())
         self._status = 0
         self._over = False
+        # A part of the answer may have left.
+        self.begun = False
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -286,14 +288,22 @@ class _Run:
             )
         )
         if exc_info is not None:
-            return self._start_response(status, full, exc_info)
-        return self._start_response(status, full)
+            write = self._start_response(status, full, exc_info)
+        else:
+            write = self._start_response(status, full)
+
+        def writing(data: bytes) -> object:
+            self.begun = self.begun or bool(data)
+            return write(data)
+
+        return writing
 
     def end(self, *, complete: bool) -> None:
         self._keeping.cancel()
         if not self._over:
             self._over = True
-            self._door.drive(finish(self._verdict.ticket, complete=complete and succeeded(self._status)))
+            good = succeeded(self._status)
+            self._door.drive(finish(self._verdict.ticket, complete=complete and good, begun=self.begun and good))
 
 
 class _Streamed:
@@ -310,13 +320,16 @@ class _Streamed:
         # A generator's code runs here, after the application has returned.
         token = current.set(self._passed)
         try:
-            return next(self._iterator)
+            data = next(self._iterator)
         except StopIteration:
             self._run.end(complete=True)
             raise
         except BaseException:
             self._run.end(complete=False)
             raise
+        else:
+            self._run.begun = self._run.begun or bool(data)
+            return data
         finally:
             current.reset(token)
 

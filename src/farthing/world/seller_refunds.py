@@ -28,7 +28,8 @@ _DUE: Final = (
     "FROM seller_state AS s JOIN seller_claim AS c ON c.claim = s.claim "
     "LEFT JOIN seller_ledger AS l ON l.claim = c.claim AND l.settlement_tx = s.settlement_tx "
     "LEFT JOIN seller_refund AS r ON r.claim = c.claim "
-    "WHERE s.state = 'refund_due' AND c.claim > ? AND COALESCE(r.turn_at, 0) <= ? ORDER BY c.claim LIMIT ?"
+    "WHERE s.state = 'refund_due' AND s.reason <> 'answer_cut' AND c.claim > ? AND COALESCE(r.turn_at, 0) <= ? "
+    "ORDER BY c.claim LIMIT ?"
 )
 _BEGIN: Final = (
     "INSERT INTO seller_refund (claim, signer, payment, valid_before, series, turn_at, note) "

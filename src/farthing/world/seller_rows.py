@@ -107,10 +107,11 @@ DELIVERED_OVER: Final = (
 )
 FOLLOWED: Final = (
     "SELECT c.claim, c.payment_id, s.state, s.epoch, c.valid_before, c.network, c.asset, c.payer, c.pay_to, c.amount, "
-    "s.settlement_tx, CASE WHEN l.claim IS NULL THEN 0 ELSE 1 END "
+    "s.settlement_tx, CASE WHEN l.claim IS NULL THEN 0 ELSE 1 END, CASE WHEN back.claim IS NULL THEN 0 ELSE 1 END "
     "FROM seller_state AS s JOIN seller_claim AS c ON c.claim = s.claim "
     "LEFT JOIN seller_ledger AS l ON l.claim = c.claim AND l.settlement_tx = s.settlement_tx "
-    "WHERE s.lease_until < ? AND c.valid_before < ? "
+    "LEFT JOIN seller_ledger AS back ON back.claim = c.claim AND back.settlement_tx = 'lost:' || s.settlement_tx "
+    "WHERE s.lease_until < ? AND c.valid_before < ? AND c.claim > ? "
     "AND (s.state IN ('delivered', 'unknown_delivered', 'unknown_settled') "
     "OR (s.state = 'settled' AND s.reason <> 'followed')) ORDER BY c.claim LIMIT ?"
 )
@@ -350,7 +351,8 @@ def followed(row: tuple[Any, ...]) -> Followed:
         pay_to=row[8],
         amount=int(row[9]),
         transaction=row[10],
-        is_booked=bool(row[11]),
+        is_booked=bool(row[11]) and not row[12],
+        was_taken_back=bool(row[12]),
     )
 
 

@@ -157,7 +157,7 @@ class SellerStore:
 
     def find_followed(self, effect: FindFollowed) -> tuple[Followed, ...]:
         """Find settled payments that are not known to be final, on a connection for reading."""
-        values = (effect.now_seconds, effect.closing_before, effect.limit)
+        values = (effect.now_seconds, effect.closing_before, effect.after, effect.limit)
         return tuple(rows.followed(row) for row in self._database.fetch(rows.FOLLOWED, values))
 
     def archive(self, effect: Archive) -> Pending[int]:

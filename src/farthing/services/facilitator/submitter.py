@@ -87,12 +87,16 @@ class Submitter:
         now_seconds = await lane.perform(Now())
         if now_seconds >= lane.limiter.refresh_at:
             await self.refresh_failed(now_seconds)
+        # What is written from here on, and lost, makes it stale again.
+        stale, lane.stale = lane.stale, False
+        if stale:
+            # A commit may land after its connection broke. It holds the store's lock until then, and a write waits for
+            # that, where a reading does not.
+            self._renew_at = 0
         await self._keep_lease(now_seconds)
         if lane.lease is None:
             return
-        if lane.stale:
-            # Before the reading: what is written while it goes on, and lost, makes it stale again.
-            lane.stale = False
+        if stale:
             await self.reload()
         if not lane.stopped:
             room = OUTBOX_MAX - len(lane.entries)
