@@ -25,10 +25,10 @@ from farthing.seller.store import (
     MarkDelivered,
     StoredResponse,
 )
+from farthing.world.lane_rows import LANES
 from farthing.world.many_rows import ROWS_MAX
 from farthing.world.migrations import load_migrations, migrate
 from farthing.world.performers import Performer
-from farthing.world.seller_rows import LANES
 from farthing.world.seller_store import SellerStore
 from farthing.world.sqlite import Database
 
@@ -40,7 +40,7 @@ TRANSACTION = "0x" + "ab" * 32
 @pytest.fixture
 def store(store_url: str) -> Iterator[SellerStore]:
     made = SellerStore(store_url)
-    made._numbers.next()  # its lane is taken before the writer is held
+    made.lanes.next()  # its lane is taken before the writer is held
     yield made
     made.close()
 

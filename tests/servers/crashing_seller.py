@@ -30,6 +30,7 @@ from farthing.networks import KNOWN, Token
 from farthing.seller import admit, conclude, known, refunding, settling
 from farthing.servers import Seller, current_payment, keeping
 from farthing.servers.asgi import PaymentMiddleware
+from farthing.world import lanes
 from farthing.world.crash import CRASH_AT
 from farthing.world.facilitator_client import RemoteFacilitator
 from farthing.world.keys import LocalSigner
@@ -38,6 +39,11 @@ from farthing.world.keys import LocalSigner
 LEASE_SECONDS = 5
 WINDOW_SECONDS = 20
 LEASES = ("WORK_LEASE_SECONDS", "SETTLE_LEASE_SECONDS", "DELIVERY_LEASE_SECONDS")
+MODULES: tuple[types.ModuleType, ...] = (admit, conclude, known, refunding, settling, keeping)
+IN_PRODUCTION = {
+    (module, name): getattr(module, name) for module in MODULES for name in LEASES if hasattr(module, name)
+}
+HEARTS = {"BEAT_SECONDS": 0.5, "ALIVE_SECONDS": 3, "SURE_SECONDS": 2.0, "JUDGE_SECONDS": 1.0}
 # Between two rounds of a caretaker.
 PAUSE_SECONDS = 0.3
 BODY = b"what was paid for"
@@ -46,8 +52,7 @@ IN_HANDLER, IN_ANSWER = "in:handler", "in:answer"
 
 
 def shorten_leases() -> None:
-    modules: tuple[types.ModuleType, ...] = (admit, conclude, known, refunding, settling, keeping)
-    for module in modules:
+    for module in MODULES:
         for name in LEASES:
             if hasattr(module, name):
                 setattr(module, name, LEASE_SECONDS)
@@ -55,6 +60,14 @@ def shorten_leases() -> None:
             setattr(module, "HORIZON_SECONDS", 1)  # noqa: B010 - not every module has it
     for name in ("TURN_SECONDS", "LOOK_AGAIN_SECONDS", "RETRY_SECONDS"):
         setattr(refunding, name, 1)
+
+
+def shorten_hearts() -> None:
+    """Give the leases back that they have in production, and let hearts beat for seconds only."""
+    for (module, name), seconds in IN_PRODUCTION.items():
+        setattr(module, name, seconds)
+    for name, seconds in HEARTS.items():
+        setattr(lanes, name, seconds)
 
 
 def note(path: Path, line: str) -> None:
@@ -178,6 +191,8 @@ def serve(folder: Path, order: dict[str, Any]) -> None:
     place = order.get("crash_at", "")
     if place and not place.startswith("in:"):
         os.environ[CRASH_AT] = place
+    if order.get("hearts"):
+        shorten_hearts()
     if "care" in order:
         os.write(1, (json.dumps({"pid": os.getpid(), "url": ""}) + "\n").encode())
         care(folder, order)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from farthing.errors import StoreError
 from farthing.flow import Flow, Now
 from farthing.seller.answers import spoken
 from farthing.seller.known import RUNS_MAX
 from farthing.seller.settling import SETTLE_LEASE_SECONDS, lost_lease, release, settle, unrecorded
+from farthing.seller.silence import still_ours
 from farthing.seller.states import PaymentFlow, State
 from farthing.seller.store import Advance, LookUp, MarkDelivered, StoredResponse
-from farthing.seller.ticket import Refuse, Release, Ticket
+from farthing.seller.ticket import Deliver, Refuse, Release, Serve, Ticket
 
 _SUCCESS: Final = range(200, 300)
 # The reason on a payment whose answer was cut after a part of it had left: how much was served is for a person to say.
@@ -35,7 +38,11 @@ def conclude(ticket: Ticket, response: StoredResponse) -> Flow[Release | Refuse]
 
 def _conclude(ticket: Ticket, response: StoredResponse) -> Flow[Release | Refuse]:
     if not ticket.stores_response:
-        return release(ticket, (yield from settle(ticket, State.SETTLING, "held")))
+        # The intent is on record since the claim: nothing but this keeps a process that was silent from settling.
+        ours = yield from _ours(ticket, State.SETTLING)
+        if isinstance(ours, Refuse):
+            return ours
+        return (yield from _release(ours, (yield from settle(ours, State.SETTLING, "held"))))
     now_seconds = yield from Now()
     try:
         moved = yield from Advance(
@@ -51,7 +58,24 @@ def _conclude(ticket: Ticket, response: StoredResponse) -> Flow[Release | Refuse
         return Refuse(unrecorded(ticket, ""))
     if not moved:
         return Refuse(lost_lease(ticket))
-    return release(ticket, (yield from settle(ticket, State.SETTLING, response)))
+    return (yield from _release(ticket, (yield from settle(ticket, State.SETTLING, response))))
+
+
+def _release(ticket: Ticket, settled: Serve | Deliver | Refuse) -> Flow[Release | Refuse]:
+    """Let an answer out that is settled, unless another has the delivery by now."""
+    conclusion = release(ticket, settled)
+    if isinstance(conclusion, Refuse):
+        return conclusion
+    ours = yield from _ours(ticket, State.SETTLED)
+    return ours if isinstance(ours, Refuse) else msgspec.structs.replace(conclusion, ticket=ours)
+
+
+def _ours(ticket: Ticket, state: State) -> Flow[Ticket | Refuse]:
+    try:
+        ours = yield from still_ours(ticket, state, number=ticket.claim)
+        return Refuse(lost_lease(ticket)) if ours is None else ours
+    except StoreError:
+        return Refuse(unrecorded(ticket, transaction=""))
 
 
 def abandon(ticket: Ticket) -> Flow[bool]:

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from farthing.errors import StoreError
 from farthing.flow import Flow
 from farthing.seller.answers import RETRY_AFTER_SECONDS, Answer, problem
 from farthing.seller.settling import (
@@ -15,6 +16,7 @@ from farthing.seller.settling import (
     HORIZON_SECONDS,
     SETTLE_LEASE_SECONDS,
     lost,
+    lost_lease,
     pending_of,
     receipt_header,
     reconcile,
@@ -22,7 +24,9 @@ from farthing.seller.settling import (
     refund_due,
     refunded,
     refused,
+    unrecorded,
 )
+from farthing.seller.silence import still_ours
 from farthing.seller.states import Relation, Reply, State, after_lease, reply_of
 from farthing.seller.store import Advance, FetchResponse, Known
 from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
@@ -58,6 +62,17 @@ def move_on(found: Known, *, now_seconds: int) -> Flow[bool]:
 
 def resume(ticket: Ticket, found: Known, reply: Reply, *, now_seconds: int) -> Flow[Serve | Deliver | Refuse]:
     """Go on with a payment that is settled, owed or unknown, for the request that it was made for."""
+    verdict = yield from _resume(ticket, found, reply, now_seconds=now_seconds)
+    if not isinstance(verdict, Deliver) or reply is Reply.REPEAT:
+        return verdict
+    try:
+        ours = yield from still_ours(verdict.ticket, State.SETTLED, number=found.claim)
+    except StoreError:
+        return Refuse(unrecorded(verdict.ticket, found.transaction))
+    return Refuse(lost_lease(verdict.ticket)) if ours is None else msgspec.structs.replace(verdict, ticket=ours)
+
+
+def _resume(ticket: Ticket, found: Known, reply: Reply, *, now_seconds: int) -> Flow[Serve | Deliver | Refuse]:
     # The record's own terms count, whatever the route says today.
     ticket = msgspec.structs.replace(
         ticket, flow=found.flow, idempotent=found.idempotent, stores_response=found.stores_response

@@ -117,6 +117,7 @@ AUTHORIZATION_MOVES: Final = (
     Move(State.SETTLING, "facilitator: a clear refusal", State.REFUSED),
     Move(State.SETTLING, "anything else, or lease over", State.UNKNOWN),
     Move(State.SETTLING, "no 2xx, by a route that keeps no response", State.VOID),
+    Move(State.SETTLING, "its process was silent, and goes on: taken anew", State.SETTLING),
     Move(State.UNKNOWN, "looked up, or a transaction was named; still no evidence", State.UNKNOWN),
     Move(State.UNKNOWN, "evidence: settled", State.SETTLED),
     Move(State.UNKNOWN, "evidence: refused", State.REFUSED),
@@ -125,6 +126,7 @@ AUTHORIZATION_MOVES: Final = (
         State.UNKNOWN, "the facilitator never had it, and takes keys: settled again, under the same key", State.SETTLING
     ),
     Move(State.SETTLED, "lease over: another caller takes the delivery", State.SETTLED),
+    Move(State.SETTLED, "its process was silent, and goes on: taken anew", State.SETTLED),
     Move(State.SETTLED, "all bytes out", State.DELIVERED),
     Move(State.SETTLED, "lease over, no response kept", State.REFUND_DUE),
     *_PAID_BACK,
@@ -166,6 +168,7 @@ UPFRONT_MOVES: Final = (
     Move(State.REFUSED, "evidence: settled after all; receipt, ledger and the first run", State.RUNNING),
     Move(State.REFUSED, "evidence: settled after all, and nobody waits for it", State.OWED),
     Move(State.RUNNING, "the work goes on: lease renewed", State.RUNNING),
+    Move(State.RUNNING, "its process was silent, and goes on: taken anew", State.RUNNING),
     Move(State.RUNNING, "complete 2xx, all bytes out", State.DELIVERED),
     Move(State.RUNNING, "not begun, since its client has gone", State.OWED),
     Move(State.RUNNING, "failed, cut or lease over; idempotent route, runs left", State.OWED),
@@ -235,7 +238,7 @@ def allowed(source: State, target: State) -> bool:
 def after_lease(
     state: State, *, flow: PaymentFlow, idempotent: bool, stores_response: bool, runs_left: bool
 ) -> State | None:
-    """Give the state of a payment whose owner's lease is over (a crash, or a restart); None where it stays."""
+    """Give the state of a payment whose owner's lease is over, or who is dead; None where it stays."""
     if state is State.CLAIMED:
         return State.VOID if idempotent else State.ABORTED
     if state is State.SETTLING:

@@ -144,6 +144,16 @@ class Advance(Effect[bool], frozen=True):
     keep: bool = False
 
 
+class Holds(Effect[bool], frozen=True):
+    """Whether nobody can have taken this process for dead since it drew `number`, that of a claim or move.
+
+    False: it may have been, or the number is another process's; by then it is on record that this one is alive, and
+    whose the payment is can be asked. Raises `StoreError` where that can't be put on record.
+    """
+
+    number: int
+
+
 class FetchResponse(Effect["StoredResponse | None"], frozen=True):
     """Fetch the response on record."""
 

@@ -18,8 +18,9 @@ from farthing.servers.refunds import RefundSigners
 from farthing.world.performers import Performer
 from farthing.world.seller_store import SellerStore
 
-# A payment whose process died waits for its lease; that it waits this much longer is nothing beside it.
-ROUND_SECONDS: Final = 20.0
+# A payment whose process died waits until its lane is over (`farthing.world.lanes`), then for one round that moves it,
+# and for one that looks up what became of it: less than a minute in all.
+ROUND_SECONDS: Final = 10.0
 # The first round soon after the start: a restart is when there is most to care for.
 FIRST_SECONDS: Final = 5.0
 # Files of responses that no payment has: the work that writes one longer than this is over, one way or the other.

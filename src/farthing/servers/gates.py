@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from farthing.errors import StoreError
 from farthing.protocol.versions import RESPONSE_HEADERS
 from farthing.seller.conclude import abandon, conclude, delivered, finish, succeeded, undelivered
 from farthing.seller.headers import paid_headers
+from farthing.seller.settling import lost_lease
 from farthing.seller.ticket import Deliver, Refuse, Serve, Ticket
 from farthing.servers.asgi_wire import Message, RawHeaders, Replayed, Send, decoded, encoded, raw, send_answer
 from farthing.servers.held import HeldBody
-from farthing.servers.keeping import keep_running
+from farthing.servers.keeping import KeptRun
 
 if TYPE_CHECKING:
     from farthing.servers.asgi import PaymentMiddleware
@@ -77,6 +79,7 @@ class Holding:
                 self._body.discard()
             await send_answer(self._send, conclusion.answer)
             return
+        ticket = conclusion.ticket
         if ticket.stores_response and await self._receive.client_has_gone():
             await self._door.drive(undelivered(ticket))
             return
@@ -98,26 +101,31 @@ class Streaming:
 
     def __init__(self, door: PaymentMiddleware, verdict: Serve, receive: Replayed, send: Send) -> None:
         """Let what is sent through, and note how it ends."""
-        self._door, self._ticket, self._settlement = door, verdict.ticket, verdict.settlement
+        self._door, self._settlement = door, verdict.settlement
         self._receive, self._send = receive, send
-        self._over = False
+        self._over = self._lost = False
         # A part of the answer may have left.
         self._begun = False
-        self._keeping = asyncio.ensure_future(keep_running(self._ticket, door.seller.performer))
+        self._run = KeptRun(verdict.ticket, door.seller.performer, door.seller.store.lanes)
+        self._keeping = asyncio.ensure_future(self._run.renew())
 
     async def __call__(self, message: Message) -> None:
-        """Take what the application sends."""
+        """Take what the application sends. Raises `StoreError` where another process has the run: the stream is cut."""
         kind = message["type"]
+        if self._lost or not (self._over or self._run.is_sure() or await self._run.is_ours()):
+            await self._lose(kind)
+            return
         if kind == "http.response.start":
+            ticket = self._run.ticket
             if not succeeded(message["status"]) and not self._over:
                 # The payment stays owed; that is on record before the answer goes out.
                 self._over = True
-                await self._door.drive(finish(self._ticket, complete=False))
+                await self._door.drive(finish(ticket, complete=False))
             headers = paid_headers(
                 decoded(message.get("headers", ())),
                 settlement=self._settlement,
-                shared_cache=self._ticket.shared_cache and not self._over,
-                wire=self._ticket.wire,
+                shared_cache=ticket.shared_cache and not self._over,
+                wire=ticket.wire,
             )
             message = {**message, "headers": encoded(headers), "trailers": False}
         ends = kind == "http.response.body" and not message.get("more_body", False) and not self._over
@@ -127,11 +135,21 @@ class Streaming:
         await self._send(message)
         if ends:
             self._over = True
-            await self._door.drive(finish(self._ticket, complete=complete, begun=begun))
+            await self._door.drive(finish(self._run.ticket, complete=complete, begun=begun))
+
+    async def _lose(self, kind: str) -> None:
+        """Send nothing more, whatever comes: an answer that has not begun is another, and one that has is cut."""
+        if self._lost:
+            return
+        self._lost = True
+        if kind != "http.response.start":
+            message = f"the run of {self._run.ticket.payment_id} was taken over while this process was silent; it ends"
+            raise StoreError(message)
+        await send_answer(self._send, lost_lease(self._run.ticket))
 
     async def fail(self) -> None:
         """Note that the payment is owed still, where the work ended without a whole answer."""
         self._keeping.cancel()
         if not self._over:
             self._over = True
-            await self._door.drive(finish(self._ticket, complete=False, begun=self._begun))
+            await self._door.drive(finish(self._run.ticket, complete=False, begun=self._begun))

@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 from wsgiref.util import FileWrapper
 
+from farthing.errors import StoreError
 from farthing.flow import Flow, drive
 from farthing.protocol.versions import RESPONSE_HEADERS, presented_joined
 from farthing.seller.answers import Answer, problem
@@ -34,7 +35,7 @@ from farthing.servers import preflight
 from farthing.servers.credit import admit_on_credit, commitment_in, credit_headers, payment_of
 from farthing.servers.edge import Edge
 from farthing.servers.held import HeldBody, ResponseTooLarge, body_of, body_size
-from farthing.servers.keeping import keep_running
+from farthing.servers.keeping import KeptRun
 from farthing.servers.marks import Passed, current
 from farthing.servers.seller import Seller
 from farthing.servers.wsgi_held import App, Environ, ExcInfo, Held, Sending, StartResponse, Unread
@@ -151,7 +152,7 @@ class PaidWSGI:
             if not ticket.stores_response:
                 body.discard()
             return _send(start_response, conclusion.answer)
-        deliver = Deliver(ticket, response, conclusion.settlement)
+        deliver = Deliver(conclusion.ticket, response, conclusion.settlement)
         return self._deliver(deliver, start_response, held.status_line)
 
     def _on_credit(
@@ -264,8 +265,8 @@ class _Run:
 
     def __init__(self, door: PaidWSGI, verdict: Serve, start_response: StartResponse) -> None:
         self._door, self._verdict, self._start_response = door, verdict, start_response
-        keeping = keep_running(verdict.ticket, door.seller.performer)
-        self._keeping = asyncio.run_coroutine_threadsafe(keeping, background_loop())
+        self._run = KeptRun(verdict.ticket, door.seller.performer, door.seller.store.lanes)
+        self._keeping = asyncio.run_coroutine_threadsafe(self._run.renew(), background_loop())
         self._status = 0
         self._over = False
         # A part of the answer may have left.
@@ -275,7 +276,8 @@ class _Run:
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
         self._status = int(status[:3])
-        ticket = self._verdict.ticket
+        self.check()
+        ticket = self._run.ticket
         good = succeeded(self._status)
         if not good:
             self.end(complete=False)
@@ -292,18 +294,27 @@ class _Run:
         else:
             write = self._start_response(status, full)
 
-        def writing(data: bytes) -> object:
-            self.begun = self.begun or bool(data)
-            return write(data)
+        def checked(piece: bytes) -> object:
+            self.check()
+            self.begun = self.begun or bool(piece)
+            return write(piece)
 
-        return writing
+        return checked
+
+    def check(self) -> None:
+        """Raise `StoreError` where another process has the run: nothing more of this one goes out."""
+        if self._over or self._run.is_sure():
+            return
+        if not asyncio.run_coroutine_threadsafe(self._run.is_ours(), background_loop()).result():
+            message = f"the run of {self._run.ticket.payment_id} was taken over while this process was silent; it ends"
+            raise StoreError(message)
 
     def end(self, *, complete: bool) -> None:
         self._keeping.cancel()
         if not self._over:
             self._over = True
             good = succeeded(self._status)
-            self._door.drive(finish(self._verdict.ticket, complete=complete and good, begun=self.begun and good))
+            self._door.drive(finish(self._run.ticket, complete=complete and good, begun=self.begun and good))
 
 
 class _Streamed:
@@ -320,7 +331,8 @@ class _Streamed:
         # A generator's code runs here, after the application has returned.
         token = current.set(self._passed)
         try:
-            data = next(self._iterator)
+            piece = next(self._iterator)
+            self._run.check()
         except StopIteration:
             self._run.end(complete=True)
             raise
@@ -328,8 +340,8 @@ class _Streamed:
             self._run.end(complete=False)
             raise
         else:
-            self._run.begun = self._run.begun or bool(data)
-            return data
+            self._run.begun = self._run.begun or bool(piece)
+            return piece
         finally:
             current.reset(token)
 

@@ -34,7 +34,7 @@ _NEWEST: Final = "(SELECT claim FROM seller_claim WHERE payment_id = ? ORDER BY 
 LOOK_UP: Final = (
     "SELECT c.payment_id, c.fingerprint, c.request_print, s.state, s.epoch, s.lease_until, c.valid_before, c.flow, "
     "c.idempotent, c.stores_response, s.runs, s.settlement_tx, s.reason, c.network, c.payer, "
-    "COALESCE(l.receipt, ''), c.claim FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
+    "COALESCE(l.receipt, ''), c.claim, s.mover FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
     "LEFT JOIN seller_ledger AS l ON l.claim = c.claim AND l.settlement_tx = s.settlement_tx "
     "WHERE c.payment_id = ? ORDER BY c.epoch DESC LIMIT 1"
 )
@@ -84,12 +84,14 @@ LIST: Final = (
     "claimed_at FROM seller_archive) AS listed "
     "WHERE (state = ? OR ? = '') ORDER BY claimed_at DESC, payment_id LIMIT ?"
 )
+# What is found is nobody's any more, whatever its lease says; `{}` is the condition that its owner is dead.
 STALE: Final = (
-    "SELECT c.payment_id, c.fingerprint, c.request_print, s.state, s.epoch, s.lease_until, c.valid_before, c.flow, "
+    "SELECT c.payment_id, c.fingerprint, c.request_print, s.state, s.epoch, 0, c.valid_before, c.flow, "
     "c.idempotent, c.stores_response, s.runs, s.settlement_tx, s.reason, c.network, c.payer, '', c.claim, "
     "c.asset, c.pay_to, c.amount FROM seller_state AS s JOIN seller_claim AS c ON c.claim = s.claim "
-    "WHERE s.lease_until < ? AND (s.state IN ('claimed', 'settling', 'unknown', 'running') "
-    "OR (s.state = 'refused' AND c.valid_before < ?)) ORDER BY s.lease_until, s.claim LIMIT ?"
+    "WHERE (s.lease_until < ? AND (s.state IN ('claimed', 'settling', 'unknown', 'running') "
+    "OR (s.state = 'refused' AND c.valid_before < ?))) "
+    "OR (s.state IN ('claimed', 'settling', 'running') AND {}) ORDER BY s.lease_until, s.claim LIMIT ?"
 )
 OVER: Final = (
     "SELECT c.claim, c.payment_id, r.spool FROM seller_claim AS c JOIN seller_state AS s ON s.claim = c.claim "
@@ -145,13 +147,11 @@ BIND_IDENTIFIER: Final = (
 
 NAME_STORE: Final = "INSERT INTO seller_fact (fact, value) VALUES ('name', ?) ON CONFLICT (fact) DO NOTHING"
 STORE_NAME: Final = "SELECT value FROM seller_fact WHERE fact = 'name'"
-TAKE_LANE: Final = (
-    "UPDATE seller_fact SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE fact = 'lanes'"  # a lane is one's own
-)
-LANES: Final = "SELECT value FROM seller_fact WHERE fact = 'lanes'"
 
 # No two stores draw the same name.
 NAME_SIZE_BYTES: Final = 16
+# States in which a lease says that somebody works on the payment. Elsewhere it is a turn, of seconds.
+OWNED: Final = frozenset({State.CLAIMED, State.SETTLING, State.RUNNING, State.SETTLED})
 # A response that nobody will be given is not kept: it would only take room.
 NOTHING_TO_DELIVER: Final = frozenset({State.CLOSED, State.REFUND_DUE, State.VOID, State.ABORTED, State.LOSS})
 _DROPS_RESPONSE: Final = NOTHING_TO_DELIVER | {State.DELIVERED}
@@ -362,10 +362,9 @@ def name_store(connection: Connection) -> str:
     return str(connection.execute(STORE_NAME).fetchone()[0])
 
 
-def take_lane(connection: Connection) -> int:
-    """Take a lane of claim numbers that no other process has."""
-    connection.execute(TAKE_LANE)
-    return int(connection.execute(LANES).fetchone()[0])
+def owner(row: tuple[Any, ...]) -> int:
+    """Give the number of a row of `LOOK_UP` whose drawer has its lease: the last move's, or the claim's own."""
+    return int(row[17] or row[16])
 
 
 def known(row: tuple[Any, ...]) -> Known:

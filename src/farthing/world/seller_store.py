@@ -6,12 +6,12 @@ The rows and their SQL stand in `farthing.world.seller_rows`.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from farthing.errors import StoreError
 from farthing.flow import Effect
@@ -24,6 +24,7 @@ from farthing.seller.store import (
     FetchResponse,
     FindIdentifier,
     FindStale,
+    Holds,
     IdentifierTaken,
     Known,
     LedgerEntry,
@@ -35,8 +36,8 @@ from farthing.seller.store import (
     StoredResponse,
 )
 from farthing.world import seller_rows as rows
-from farthing.world.connection import Database
 from farthing.world.database import off_the_loop, open_database
+from farthing.world.lanes import Lanes
 from farthing.world.pending import Pending
 from farthing.world.seller_refunds import SellerRefunds
 from farthing.world.seller_rows import Move, NewClaim
@@ -44,8 +45,6 @@ from farthing.world.store_url import is_postgres, sqlite_path
 
 # A page of the books that a person reads; whoever wants more asks the file.
 LIST_MAX: Final = 1_000
-# Numbers of one lane: a process that took one a microsecond would have them for twelve days.
-_LANE_SIZE: Final = 2**40
 
 
 class SellerStore:
@@ -60,11 +59,12 @@ class SellerStore:
         self._database = open_database(store, family="seller")
         self.name = self._database.submit(rows.name_store).result()
         self.spool_folder = Path(spool_folder).expanduser() if spool_folder else _spool_folder(store, self.name)
-        self._numbers = _Numbers(self._database)
+        self.lanes = Lanes(self._database, is_postgres=is_postgres(store))
         self.refunds = SellerRefunds(self._database)
 
     def close(self) -> None:
-        """Close the file; what was submitted is written first."""
+        """Close the file; what was submitted is written first, and that this process works on nothing any more."""
+        self.lanes.end()
         self._database.close()
 
     def handlers(self) -> dict[type[Effect[Any]], Callable[[Any], Any]]:
@@ -73,6 +73,7 @@ class SellerStore:
             LookUp: off_the_loop(self._database, self.look_up),
             FindIdentifier: off_the_loop(self._database, self.find_identifier),
             MakeClaim: self.make_claim,
+            Holds: self.holds,
             Advance: self.advance,
             FetchResponse: off_the_loop(self._database, self.fetch_response),
             MarkDelivered: self.mark_delivered,
@@ -85,7 +86,29 @@ class SellerStore:
     def look_up(self, effect: LookUp) -> Known | None:
         """Find what is known of a payment, on a connection for reading."""
         found = self._database.fetch(rows.LOOK_UP, (effect.payment_id,))
-        return rows.known(found[0]) if found else None
+        if not found:
+            return None
+        known = rows.known(found[0])
+        if known.lease_until and known.state in rows.OWNED and self.lanes.is_dead(rows.owner(found[0])):
+            # Who moves it on what is seen here names its epoch; a process that was not dead draws a new one first.
+            return msgspec.structs.replace(known, lease_until=0)
+        return known
+
+    def holds(self, effect: Holds) -> bool | Pending[bool]:
+        """Tell whether this process can't have been taken for dead; where it can, have it known first that it lives."""
+        if self.lanes.holds(effect.number):
+            return True
+        told = Pending[bool]()
+
+        def finish(beaten: Pending[None]) -> None:
+            error = beaten.exception()
+            if error is None:
+                told.resolve(answer=False)
+            else:
+                told.fail(error)
+
+        self.lanes.beat().add_done_callback(finish)
+        return told
 
     def find_identifier(self, effect: FindIdentifier) -> str | None:
         """Find the payment that has a payment-identifier, on a connection for reading."""
@@ -94,7 +117,7 @@ class SellerStore:
 
     def make_claim(self, effect: MakeClaim) -> Pending[Claimed | Known] | Pending[Claimed | Known | IdentifierTaken]:
         """Claim a payment, or give what is known of it."""
-        wanted, over = NewClaim(self._numbers.next(), effect.claim), effect.over
+        wanted, over = NewClaim(self.lanes.next(), effect.claim), effect.over
         if effect.claim.identifier:
             return self._database.submit(lambda connection: rows.claim_identified(connection, wanted, over))
         if over is None:
@@ -152,8 +175,9 @@ class SellerStore:
 
     def find_stale(self, effect: FindStale) -> tuple[Stale, ...]:
         """Find payments that nobody works on, on a connection for reading."""
-        values = (effect.now_seconds, effect.closing_before, effect.limit)
-        return tuple(rows.stale(row) for row in self._database.fetch(rows.STALE, values))
+        condition, judged = self.lanes.judging()
+        values = (effect.now_seconds, effect.closing_before, *judged, effect.limit)
+        return tuple(rows.stale(row) for row in self._database.fetch(rows.STALE.format(condition), values))
 
     def find_followed(self, effect: FindFollowed) -> tuple[Followed, ...]:
         """Find settled payments that are not known to be final, on a connection for reading."""
@@ -246,36 +270,13 @@ class SellerStore:
         if claim == 0:
             found = self._database.fetch(rows.FIND_CLAIM, (effect.payment_id,))
             claim = found[0][0] if found else 0
-        return Move(claim, self._numbers.next(), effect)
+        return Move(claim, self.lanes.next(), effect)
 
     def _unspool(self, noted: Pending[str | None]) -> None:
         with contextlib.suppress(Exception):  # a file that stays costs room, not money
             name = noted.result()
             if name:
                 (self.spool_folder / name).unlink()
-
-
-class _Numbers:
-    """Numbers that no other process and no other claim or move has: a lane of one's own, and a count in it.
-
-    A lane is taken by the first number that is asked for, and a forked process takes one of its own.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._process = 0
-        self._count = itertools.count()
-
-    def next(self) -> int:
-        """Give the next number. Raises `StoreError` where a lane must be taken and can't be."""
-        if self._process != os.getpid():
-            with self._lock:
-                if self._process != os.getpid():
-                    lane = self._database.submit(rows.take_lane).result()
-                    self._count = itertools.count(lane * _LANE_SIZE + 1)
-                    self._process = os.getpid()
-        return next(self._count)
 
 
 def _spool_folder(store: str | Path, name: str) -> Path:
