@@ -318,6 +318,30 @@ def test_C6_a_statement_that_is_disputed_whole_asks_for_nothing_and_is_settled(h
     balanced(house, crawler)
 
 
+@pytest.mark.parametrize("reason", ["not_authorized", "not_delivered"])
+def test_C6_a_rejected_dispute_is_final_and_its_charge_is_paid(house: House, reason: str) -> None:
+    """Else a payer disputes each adjustment anew: every statement settles at nothing, and its payees are never paid."""
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler, 1)
+    (opened,) = dispute(house, record, line_ids(house, record), reason)
+    decide(house, opened, granted=False)
+    second = issued(house, crawler, 1, sequence=2)
+    adjustment, line = line_ids(house, second)
+    assert adjustment == f"adjustment:{opened.dispute}"
+    # Nothing of such a request is held; the other line can be disputed by itself.
+    assert dispute(house, second, [line, adjustment], reason) == f"already_decided {adjustment}"
+    assert (look(house, second).payable, look(house, second).state) == (2 * DOLLAR, "issued")
+    assert dispute(house, second, [line], "duplicate")[0].state == "open"
+    assert look(house, second).payable == DOLLAR
+    balanced(house, crawler)
+    house.now = second.due_at + house.rules.grace_seconds + 1
+    assert house.ask(SuspendOverdue(house.rules, house.now)) == (crawler.directory,)
+    report(house, paid(second, DOLLAR, transaction="0xbb"))
+    assert (house.total("cleared"), house.total("held")) == (DOLLAR, DOLLAR)
+    balanced(house, crawler)
+
+
 def test_movements_that_share_a_transaction_are_listed_one_by_one(house: House) -> None:
     house.open(Crawler())
     report(house, *(came("0xbb", DOLLAR, log_index=number) for number in range(5)))

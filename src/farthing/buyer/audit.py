@@ -237,13 +237,13 @@ def judge_commitment(  # noqa: PLR0911 - likewise
     return None
 
 
-def judge_adjustment(  # noqa: PLR0911 - likewise
+def judge_adjustment(
     line: StatementLine, known: RaisedDispute | None, *, statement: str, repeated: bool
 ) -> LineDispute | None:
-    """Judge an adjustment by the disputes on record. Less is taken as it is; more only for what was signed.
+    """Judge an adjustment by the disputes on record. Less is taken as it is; more only as the end of one of them.
 
-    A rejected `not_delivered` is owed, since the payer signed for it and the house found that it was sent. A charge
-    that was never signed, or signed otherwise, is disputed again: the house's word makes no signature.
+    What was disputed and rejected is owed, whatever the reason: the house's decision is final. Once, and exactly what
+    was disputed.
     """
     charged = int(line.charged)
     if charged <= 0:
@@ -254,8 +254,6 @@ def judge_adjustment(  # noqa: PLR0911 - likewise
         return LineDispute(line.id, NOT_AUTHORIZED, charged, "The payer disputed no such line.")
     if known.adjusted_in != statement:
         return LineDispute(line.id, DUPLICATE, charged, f"The statement {known.adjusted_in} adjusted it.")
-    if known.reason != NOT_DELIVERED:
-        return LineDispute(line.id, known.reason, charged, f"The line {known.line} was disputed, and still is.")
     if charged != known.amount:
         return LineDispute(line.id, WRONG_AMOUNT, charged, f"What was disputed is {known.amount}.")
     return None
