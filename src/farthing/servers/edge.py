@@ -28,7 +28,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from farthing.errors import ConfigError, FarthingError, RemoteProtocolError, StoreError
+from farthing.errors import ConfigError, FarthingError, MaybeWritten, RemoteProtocolError, StoreError
 from farthing.flow import Effect
 from farthing.mechanisms.batch_credit import pack_kept
 from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
@@ -270,10 +270,11 @@ class Edge:
         logged = life.logged(effect)
 
         def note(done: Pending[Any]) -> None:
-            if done.exception() is None:
+            trouble = done.exception()
+            if trouble is None:
                 life.pool.commit(commitment, taken, is_new=bool(done.result()))
             else:
-                life.pool.give_back(commitment, taken)
+                life.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
 
         try:
             pending = life.store.log(logged)

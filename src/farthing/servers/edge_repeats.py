@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from farthing.errors import StoreError
+from farthing.errors import MaybeWritten, StoreError
 from farthing.flow import Effect
 from farthing.seller.credit import Commit, CommitBound
 from farthing.seller.repeats import Bound, FindBound, NoteRepeated
@@ -53,10 +53,11 @@ class Repeats:
             bound = msgspec.structs.replace(bound, answer=None)
 
         def note(done: Pending[Any]) -> None:
-            if done.exception() is None and done.result() != "taken":
+            trouble = done.exception()
+            if trouble is None and done.result() != "taken":
                 life.pool.commit(commitment, taken, is_new=done.result() == "committed")
             else:
-                life.pool.give_back(commitment, taken)
+                life.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
 
         try:
             pending = life.store.log_bound(life.logged(effect), bound, now_seconds)
