@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.errors import MaybeWritten, StoreError
+from farthing.errors import MaybeWritten, SignerError, StoreError
 from farthing.signatures import HttpRequest, HttpResponse, gather_fields, read_signatures, verify
 from farthing.world.clearing_client import ClearingAway, ClearingClient, ClearingRefused
 from farthing.world.http import HttpAnswer, HttpClient
@@ -378,6 +378,32 @@ def test_C4_what_may_be_on_record_stays_taken_from_its_lease(town: Town, *, writ
     # The same request finds out by the log, and takes no more than its own room.
     again = town.send("/page/1", signed, url=url).status
     assert again == (200 if identified or not written else 409)
+    bought = [town.buy(f"/page/{number}", url=url, identifier=f"order_{number:016}")[0].status for number in range(20)]
+    assert bought == [200] * 19 + [402]
+    town.house.wait(lambda: commitment_id in lines(town) and len(lines(town)) == 20)
+
+
+@pytest.mark.parametrize("identified", [False, True])
+@pytest.mark.parametrize("wsgi", [False, True])
+@pytest.mark.parametrize("what", ["signer", "line"])
+def test_C4_what_can_not_be_concluded_gives_its_nonce_and_its_room_back(
+    town: Town, what: str, *, wsgi: bool, identified: bool
+) -> None:
+    """A key that does not sign, or a fault of ours: else nonce and room were gone until the process ends."""
+    url = town.open_site("edge-w", wsgi=wsgi, identified=identified, lease_amount=20_000)
+    town.house.lease_max, town.house.credit[town.crawler.origin] = 20_000, 20_000
+
+    def fail(*_what: Any, **_named: Any) -> None:
+        raise SignerError("The key is away.")
+
+    with pytest.MonkeyPatch.context() as patched:
+        if what == "signer":
+            patched.setattr("farthing.seller.credit.receipt_for", fail)
+        else:
+            patched.setattr("farthing.servers.edge.pack_kept", fail)
+        answer, signed, commitment_id = town.buy("/page/1", url=url, identifier="order_0123456789abcdef")
+    assert (answer.status, answer.settlement) == (500, None)
+    assert town.send("/page/1", signed, url=url).status == 200
     bought = [town.buy(f"/page/{number}", url=url, identifier=f"order_{number:016}")[0].status for number in range(20)]
     assert bought == [200] * 19 + [402]
     town.house.wait(lambda: commitment_id in lines(town) and len(lines(town)) == 20)

@@ -267,7 +267,6 @@ class Edge:
     def _commit(self, effect: Commit) -> Pending[bool]:
         life = self._living()
         commitment, taken = effect.commitment, effect.taken
-        logged = life.logged(effect)
 
         def note(done: Pending[Any]) -> None:
             trouble = done.exception()
@@ -277,8 +276,8 @@ class Edge:
                 life.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
 
         try:
-            pending = life.store.log(logged)
-        except StoreError:
+            pending = life.store.log(life.logged(effect))
+        except Exception:
             # The queue is full, say: nothing waits for an answer that would give it back.
             life.pool.give_back(commitment, taken)
             raise

@@ -49,8 +49,6 @@ class Repeats:
         life = self._living()
         commitment, taken, bound = effect.commitment, effect.taken, effect.bound
         now_seconds = int(time.time())
-        if bound.answer is not None and not life.room.take(bound.answer, bound.expires, now_seconds):
-            bound = msgspec.structs.replace(bound, answer=None)
 
         def note(done: Pending[Any]) -> None:
             trouble = done.exception()
@@ -60,8 +58,10 @@ class Repeats:
                 life.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
 
         try:
+            if bound.answer is not None and not life.room.take(bound.answer, bound.expires, now_seconds):
+                bound = msgspec.structs.replace(bound, answer=None)
             pending = life.store.log_bound(life.logged(effect), bound, now_seconds)
-        except StoreError:
+        except Exception:
             life.pool.give_back(commitment, taken)
             raise
         pending.add_done_callback(note)
