@@ -20,7 +20,7 @@ from farthing.clearing.settlement import (
     ReturnStatement,
     SuspendOverdue,
 )
-from farthing.clearing.store import Listing, ListStatements, ProvePayee
+from farthing.clearing.store import Listing, ListStatements, ProvePayee, RegisterPayer
 from farthing.protocol.clearing import Sent
 from farthing.protocol.signed_statements import open_statement
 
@@ -90,6 +90,20 @@ def test_C6_money_that_pays_no_statement_goes_to_suspense(house: House, what: st
     assert house.ask(assign) is False
     assert (house.total("suspense"), house.payer(crawler).prepaid) == (0, amount)
     assert house.ask(Listing("suspense")) == ()
+    balanced(house, crawler)
+
+
+def test_C1_C6_money_in_suspense_is_given_to_no_payer_of_another_currency(house: House) -> None:
+    """A dollar would be a euro in its balance, and both currencies' books would be out by one."""
+    crawler, other = Crawler(), Crawler("https://euro.example", b"\x0b" * 32)
+    house.open(crawler)
+    house.ask(RegisterPayer(other.directory, "EUR", DOLLAR, house.now))
+    report(house, came("0xbb", DOLLAR))
+    before = house.balances()
+    assert house.ask(AssignSuspense(CHAIN, "0xbb", 1, other.directory, house.rules, house.now)) is False
+    assert (house.balances(), house.payer(other).prepaid) == (before, 0)
+    assert len(house.ask(Listing("suspense"))) == 1
+    assert house.ask(AssignSuspense(CHAIN, "0xbb", 1, crawler.directory, house.rules, house.now)) is True
     balanced(house, crawler)
 
 
