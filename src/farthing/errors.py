@@ -20,6 +20,7 @@ FarthingError
 ├── FacilitatorUnavailable      a facilitator did not answer a verification: never a verdict either
 │   └── RateLimited             too much was asked of it in a while: the same again, later
 └── StoreError                  the store can't be read or written (full, locked, of another schema)
+    └── MaybeWritten            the answer to a commit was lost: whether it was written is unknown
 ```
 """
 
@@ -148,3 +149,7 @@ class RateLimited(FacilitatorUnavailable):
 
 class StoreError(FarthingError):
     """The store can't be read or written: full, locked for too long, or of another schema."""
+
+
+class MaybeWritten(StoreError):
+    """The answer to a commit was lost: it may be on record. Any other `StoreError` of a write says that it is not."""

@@ -226,12 +226,14 @@ class Desk:
         answer = self.answers[name]
         self.answers[name] = msgspec.structs.replace(answer, status=msgspec.structs.replace(answer.status, **changes))
 
-    def audit(self, name: str) -> Audit:
-        found: Audit = self.run(audit(self.plan, name, again=True))
+    def audit(self, name: str, **changes: Any) -> Audit:
+        plan = self.planned(**changes) if changes else self.plan
+        found: Audit = self.run(audit(plan, name, again=True))
         return found
 
-    def pay(self, name: str) -> Conclusion:
-        found: Conclusion = self.run(conclude(self.plan, name))
+    def pay(self, name: str, **changes: Any) -> Conclusion:
+        plan = self.planned(**changes) if changes else self.plan
+        found: Conclusion = self.run(conclude(plan, name))
         return found
 
     def forget_disputes(self, name: str) -> None:
@@ -279,7 +281,7 @@ class Desk:
         return self.answers[effect.statement].status
 
 
-PLAN = frozenset({"per_statement", "per_window", "window_seconds", "account"})
+PLAN = frozenset({"per_statement", "per_window", "window_seconds", "account", "accepts_decisions"})
 
 
 def offered(amount: int) -> PaymentRequirements:

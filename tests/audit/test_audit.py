@@ -337,13 +337,44 @@ def test_C6_an_adjustment_is_held_to_the_dispute_on_record(
         assert [each.reason for each in desk.audit(third).disputes] == ["duplicate"]
 
 
-def test_C6_what_was_never_signed_stays_disputed_whatever_the_house_decides(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": "sha256:" + "cd" * 32}, "not_authorized"),
+        ({"charged": "10001", "committed": "10001"}, "wrong_amount"),
+        ({}, "duplicate"),
+    ],
+)
+def test_C6_what_was_never_signed_is_paid_by_nobody_but_a_person_whatever_the_house_decides(
+    desk: Desk, changes: dict[str, str], reason: str
+) -> None:
+    """A rejection is final at the house, or it would hold up its payee for ever. Its word signs nothing."""
+    line = desk.promise()
+    wrong = altered(line, **changes)
+    first = desk.issue([line, wrong] if reason == "duplicate" else [wrong, desk.promise()])
+    assert desk.pay(first).outcome == "paid"
+    assert desk.disputed[first] == {wrong.id: reason}
+    charged = int(wrong.charged)
+    made = adjusted(wrong, first, state="rejected", reason=reason, charged=charged)
+    second = desk.issue([made, desk.promise()], number=2)
+    for _ in range(2):
+        held = desk.pay(second)
+        assert (held.outcome, held.reason, held.amount) == ("held", "decided_otherwise", 0)
+    # A person accepts the decision: once, and no more than was disputed.
+    assert desk.pay(second, accepts_decisions=True).amount == charged + PRICE
+    assert second not in desk.disputed
+    third = desk.issue([made, desk.promise()], number=3)
+    assert [each.reason for each in desk.audit(third, accepts_decisions=True).disputes] == ["duplicate"]
+    assert desk.pay(third, accepts_decisions=True).amount == PRICE
+
+
+def test_C6_a_rejected_dispute_charges_what_was_disputed_and_no_more(desk: Desk) -> None:
     forged = altered(desk.promise(), id="sha256:" + "cd" * 32)
     first = desk.issue([forged, desk.promise()])
-    assert desk.pay(first).amount == PRICE
-    made = adjusted(forged, first, state="rejected", reason="not_authorized", charged=PRICE)
+    desk.pay(first)
+    made = adjusted(forged, first, state="rejected", reason="not_authorized", charged=PRICE + 1)
     second = desk.issue([made, desk.promise()], number=2)
-    assert [each.reason for each in desk.audit(second).disputes] == ["not_authorized"]
+    assert [each.reason for each in desk.audit(second).disputes] == ["wrong_amount"]
     assert desk.pay(second).amount == PRICE
 
 

@@ -158,6 +158,44 @@ def test_C6_disputed_lines_are_not_covered_and_come_with_the_next_statement(hous
     balanced(house, crawler)
 
 
+def test_C6_what_a_payer_disputes_takes_nothing_from_its_payees_next_guarantee(house: House) -> None:
+    """No reserve pays for a disputed line, so that it stands for none of the payer's credit."""
+    crawler = Crawler()
+    house.open(crawler, credit=4 * DOLLAR)
+    guarantee(house)
+    fund(house, 10 * DOLLAR)
+    record = issued(house, crawler)
+    first, second, _ = line_ids(house, record)
+    opened = dispute(house, record, [first, second])
+    assert standing(house)[2] == DOLLAR
+    decide(house, opened[0], granted=False)
+    later = issued(house, crawler, 3, sequence=2)
+    # A dollar of the first, and of the four of the second as much as the credit has beside it.
+    assert (later.net, standing(house)[2]) == (4 * DOLLAR, 4 * DOLLAR)
+    default(house, later)
+    assert set(cover(house)) == {record.statement, later.statement}
+    assert sum(each for _, each in covers(house)) == 4 * DOLLAR
+    # What was covered stands for the credit until the payer has paid.
+    issued(house, crawler, 1, sequence=3, at=house.now)
+    assert standing(house)[2] == 0
+    nothing_below_zero(house)
+    balanced(house, crawler)
+
+
+def test_C6_what_a_payer_disputes_holds_none_of_its_balance(house: House) -> None:
+    crawler = Crawler()
+    house.open(crawler, credit=0)
+    guarantee(house)
+    report(house, came("0xbb", 4 * DOLLAR))
+    house.ask(AssignSuspense(CHAIN, "0xbb", 1, crawler.directory, house.rules, house.now))
+    first, second = issued(house, crawler), issued(house, crawler, sequence=2)
+    assert house.ask(PayFromBalance(second.statement, house.rules, house.now)) is False
+    dispute(house, first, line_ids(house, first)[:2])
+    assert house.ask(PayFromBalance(second.statement, house.rules, house.now)) is True
+    assert house.payer(crawler).prepaid == DOLLAR
+    balanced(house, crawler)
+
+
 def test_C6_what_is_covered_can_not_be_disputed_by_a_clock_that_is_behind(house: House) -> None:
     crawler = Crawler()
     record = defaulted(house, crawler)

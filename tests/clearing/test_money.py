@@ -20,7 +20,7 @@ from farthing.clearing.settlement import (
     ReturnStatement,
     SuspendOverdue,
 )
-from farthing.clearing.store import Listing, ListStatements, ProvePayee
+from farthing.clearing.store import Listing, ListStatements, ProvePayee, RegisterPayer
 from farthing.protocol.clearing import Sent
 from farthing.protocol.signed_statements import open_statement
 
@@ -90,6 +90,20 @@ def test_C6_money_that_pays_no_statement_goes_to_suspense(house: House, what: st
     assert house.ask(assign) is False
     assert (house.total("suspense"), house.payer(crawler).prepaid) == (0, amount)
     assert house.ask(Listing("suspense")) == ()
+    balanced(house, crawler)
+
+
+def test_C1_C6_money_in_suspense_is_given_to_no_payer_of_another_currency(house: House) -> None:
+    """A dollar would be a euro in its balance, and both currencies' books would be out by one."""
+    crawler, other = Crawler(), Crawler("https://euro.example", b"\x0b" * 32)
+    house.open(crawler)
+    house.ask(RegisterPayer(other.directory, "EUR", DOLLAR, house.now))
+    report(house, came("0xbb", DOLLAR))
+    before = house.balances()
+    assert house.ask(AssignSuspense(CHAIN, "0xbb", 1, other.directory, house.rules, house.now)) is False
+    assert (house.balances(), house.payer(other).prepaid) == (before, 0)
+    assert len(house.ask(Listing("suspense"))) == 1
+    assert house.ask(AssignSuspense(CHAIN, "0xbb", 1, crawler.directory, house.rules, house.now)) is True
     balanced(house, crawler)
 
 
@@ -315,6 +329,30 @@ def test_C6_a_statement_that_is_disputed_whole_asks_for_nothing_and_is_settled(h
     report(house, paid(last, 3 * DOLLAR, transaction="0xee"))
     assert (house.total("held"), house.total("accrued"), house.total("receivable")) == (0, 0, 0)
     assert house.total("cleared") == 3 * DOLLAR
+    balanced(house, crawler)
+
+
+@pytest.mark.parametrize("reason", ["not_authorized", "not_delivered"])
+def test_C6_a_rejected_dispute_is_final_and_its_charge_is_paid(house: House, reason: str) -> None:
+    """Else a payer disputes each adjustment anew: every statement settles at nothing, and its payees are never paid."""
+    crawler = Crawler()
+    house.open(crawler)
+    record = issued(house, crawler, 1)
+    (opened,) = dispute(house, record, line_ids(house, record), reason)
+    decide(house, opened, granted=False)
+    second = issued(house, crawler, 1, sequence=2)
+    adjustment, line = line_ids(house, second)
+    assert adjustment == f"adjustment:{opened.dispute}"
+    # Nothing of such a request is held; the other line can be disputed by itself.
+    assert dispute(house, second, [line, adjustment], reason) == f"already_decided {adjustment}"
+    assert (look(house, second).payable, look(house, second).state) == (2 * DOLLAR, "issued")
+    assert dispute(house, second, [line], "duplicate")[0].state == "open"
+    assert look(house, second).payable == DOLLAR
+    balanced(house, crawler)
+    house.now = second.due_at + house.rules.grace_seconds + 1
+    assert house.ask(SuspendOverdue(house.rules, house.now)) == (crawler.directory,)
+    report(house, paid(second, DOLLAR, transaction="0xbb"))
+    assert (house.total("cleared"), house.total("held")) == (DOLLAR, DOLLAR)
     balanced(house, crawler)
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.errors import StoreError
+from farthing.errors import MaybeWritten, SignerError, StoreError
 from farthing.signatures import HttpRequest, HttpResponse, gather_fields, read_signatures, verify
 from farthing.world.clearing_client import ClearingAway, ClearingClient, ClearingRefused
 from farthing.world.http import HttpAnswer, HttpClient
+from farthing.world.pending import Pending
 
 if TYPE_CHECKING:
     from tests.edge.edge_town import Town
@@ -351,3 +352,58 @@ def test_C2_a_promise_that_could_not_be_written_may_come_again(town: Town, *, id
     assert answer.status == 503
     assert town.send("/page/1", signed, url=url).status == 200
     town.house.wait(lambda: commitment_id in lines(town))
+
+
+@pytest.mark.parametrize("identified", [False, True])
+@pytest.mark.parametrize("written", [False, True])
+def test_C4_what_may_be_on_record_stays_taken_from_its_lease(town: Town, *, written: bool, identified: bool) -> None:
+    """An answer to a commit is lost: a lease that had its room back would be overspent by what is on record."""
+    url = town.open_site("edge-w", wsgi=True, identified=identified, lease_amount=20_000)
+    town.house.lease_max, town.house.credit[town.crawler.origin] = 20_000, 20_000
+    store, name = town.edges[-1]._living().store, "log_bound" if identified else "log"
+    log = getattr(store, name)
+
+    def lost(*what: Any) -> Pending[Any]:
+        told = Pending[Any]()
+        if written:
+            log(*what).add_done_callback(lambda _: told.fail(MaybeWritten("the connection broke during a commit")))
+        else:
+            told.fail(StoreError("the disk is full; nothing of this was written"))
+        return told
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, name, lost)
+        answer, signed, commitment_id = town.buy("/page/1", url=url, identifier="order_0123456789abcdef")
+    assert answer.status == 503
+    # The same request finds out by the log, and takes no more than its own room.
+    again = town.send("/page/1", signed, url=url).status
+    assert again == (200 if identified or not written else 409)
+    bought = [town.buy(f"/page/{number}", url=url, identifier=f"order_{number:016}")[0].status for number in range(20)]
+    assert bought == [200] * 19 + [402]
+    town.house.wait(lambda: commitment_id in lines(town) and len(lines(town)) == 20)
+
+
+@pytest.mark.parametrize("identified", [False, True])
+@pytest.mark.parametrize("wsgi", [False, True])
+@pytest.mark.parametrize("what", ["signer", "line"])
+def test_C4_what_can_not_be_concluded_gives_its_nonce_and_its_room_back(
+    town: Town, what: str, *, wsgi: bool, identified: bool
+) -> None:
+    """A key that does not sign, or a fault of ours: else nonce and room were gone until the process ends."""
+    url = town.open_site("edge-w", wsgi=wsgi, identified=identified, lease_amount=20_000)
+    town.house.lease_max, town.house.credit[town.crawler.origin] = 20_000, 20_000
+
+    def fail(*_what: Any, **_named: Any) -> None:
+        raise SignerError("The key is away.")
+
+    with pytest.MonkeyPatch.context() as patched:
+        if what == "signer":
+            patched.setattr("farthing.seller.credit.receipt_for", fail)
+        else:
+            patched.setattr("farthing.servers.edge.pack_kept", fail)
+        answer, signed, commitment_id = town.buy("/page/1", url=url, identifier="order_0123456789abcdef")
+    assert (answer.status, answer.settlement) == (500, None)
+    assert town.send("/page/1", signed, url=url).status == 200
+    bought = [town.buy(f"/page/{number}", url=url, identifier=f"order_{number:016}")[0].status for number in range(20)]
+    assert bought == [200] * 19 + [402]
+    town.house.wait(lambda: commitment_id in lines(town) and len(lines(town)) == 20)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from farthing.errors import ConfigError, StoreError
+from farthing.errors import ConfigError, MaybeWritten, StoreError
 from farthing.world import postgres_connection
 from farthing.world.connection import Connection, Operation
 from farthing.world.database import open_database
@@ -151,7 +151,7 @@ def test_a_connection_that_dies_during_the_commit_is_told_as_unknown(
 
     cuts = [1]
     monkeypatch.setattr(psycopg.Connection, "execute", cut)
-    with pytest.raises(StoreError, match="whether this was written is unknown"):
+    with pytest.raises(MaybeWritten, match="whether this was written is unknown"):
         database.submit(insert("x")).result()
     assert database.read(names) == (["x"] if happened else [])
     assert database.submit(insert("y")).result() == 1

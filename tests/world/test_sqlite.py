@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.errors import ConfigError, StoreError
+from farthing.errors import ConfigError, MaybeWritten, StoreError
 from farthing.flow import Effect
 from farthing.world import sqlite as module
 from farthing.world import writer
@@ -270,6 +270,19 @@ def test_a_program_that_ignores_the_lock_file_is_named(tmp_path: Path, monkeypat
     shell.close()
     assert database.submit(insert("b")).result() == 1
     database.close()
+
+
+def test_C4_a_disk_that_failed_may_have_written(database: Database) -> None:
+    """Any other trouble of a file says that nothing was written."""
+
+    def fail(_at: object) -> int:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+    with pytest.raises(MaybeWritten, match="unknown"):
+        database.submit(fail).result()
+    assert database.submit(insert("a")).result() == 1
 
 
 @pytest.mark.parametrize("path", [":memory:", "", "file:x?mode=memory", "no/such/folder/store.db"])

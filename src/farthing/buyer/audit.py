@@ -238,12 +238,13 @@ def judge_commitment(  # noqa: PLR0911 - likewise
 
 
 def judge_adjustment(  # noqa: PLR0911 - likewise
-    line: StatementLine, known: RaisedDispute | None, *, statement: str, repeated: bool
-) -> LineDispute | None:
-    """Judge an adjustment by the disputes on record. Less is taken as it is; more only for what was signed.
+    line: StatementLine, known: RaisedDispute | None, *, statement: str, repeated: bool, accepts_decisions: bool
+) -> LineDispute | Fault | None:
+    """Judge an adjustment by the disputes on record. Less is taken as it is; more only as the end of one of them.
 
-    A rejected `not_delivered` is owed, since the payer signed for it and the house found that it was sent. A charge
-    that was never signed, or signed otherwise, is disputed again: the house's word makes no signature.
+    Once, and exactly what was disputed. A rejected `not_delivered` is owed: the payer signed for it, and the house
+    found that it was sent. The house takes no second dispute of any other either; but its word makes no signature,
+    so that a fault leaves the statement to a person, who may say that such decisions are accepted.
     """
     charged = int(line.charged)
     if charged <= 0:
@@ -254,10 +255,14 @@ def judge_adjustment(  # noqa: PLR0911 - likewise
         return LineDispute(line.id, NOT_AUTHORIZED, charged, "The payer disputed no such line.")
     if known.adjusted_in != statement:
         return LineDispute(line.id, DUPLICATE, charged, f"The statement {known.adjusted_in} adjusted it.")
-    if known.reason != NOT_DELIVERED:
-        return LineDispute(line.id, known.reason, charged, f"The line {known.line} was disputed, and still is.")
     if charged != known.amount:
         return LineDispute(line.id, WRONG_AMOUNT, charged, f"What was disputed is {known.amount}.")
+    if known.reason != NOT_DELIVERED and not accepts_decisions:
+        what = (
+            f"The house rejected the dispute of {known.line} ({known.reason}) and charges {charged}, for which the "
+            "journal has no signature. Ask the house why; a person can accept what it decided."
+        )
+        return Fault("decided_otherwise", what)
     return None
 
 

@@ -97,6 +97,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     per_statement: int = 0
     per_window: int = 0
     window_seconds: int = 86_400
+    # Whether what the house decided is owed that the journal has no signature for: a person says so.
+    accepts_decisions: bool = False
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +152,7 @@ def audit(plan: Plan, name: str, *, again: bool = False) -> Flow[Audit]:
         return _refused(seen, Fault("statement_changed", "It is not the statement that was audited under its id."))
     if entry is not None and entry.state != _REFUSED and not again:
         return msgspec.structs.replace(seen, entry=entry)
-    disputes = yield from _lines_of(found)
+    disputes = yield from _lines_of(plan, found)
     now_seconds = yield from Now()
     fault = disputes if isinstance(disputes, Fault) else None
     wrong = () if isinstance(disputes, Fault) else disputes
@@ -169,11 +171,13 @@ def audit(plan: Plan, name: str, *, again: bool = False) -> Flow[Audit]:
     return msgspec.structs.replace(seen, entry=entry, disputes=wrong, fault=fault)
 
 
-def _lines_of(statement: Statement) -> Flow[tuple[LineDispute, ...] | Fault]:
+def _lines_of(plan: Plan, statement: Statement) -> Flow[tuple[LineDispute, ...] | Fault]:
     fault = yield from _check_lines(statement)
     if fault is not None:
         return fault
-    disputes = yield from _judge_lines(statement)
+    disputes = yield from _judge_lines(plan, statement)
+    if isinstance(disputes, Fault):
+        return disputes
     if len(disputes) > AUDIT_DISPUTES_MAX:
         what = f"Over {AUDIT_DISPUTES_MAX} of its lines are wrong, the first: {disputes[0].line} {disputes[0].reason}."
         return Fault("too_many_disputes", what)
@@ -213,7 +217,7 @@ def _check_lines(statement: Statement) -> Flow[Fault | None]:
     return reader.finish()
 
 
-def _judge_lines(statement: Statement) -> Flow[tuple[LineDispute, ...]]:
+def _judge_lines(plan: Plan, statement: Statement) -> Flow[tuple[LineDispute, ...] | Fault]:
     """Judge each line; its leaf was read before, so that it can be read."""
     found: list[LineDispute] = []
     reader = LineReader(statement)
@@ -221,12 +225,17 @@ def _judge_lines(statement: Statement) -> Flow[tuple[LineDispute, ...]]:
     while offset is not None and len(found) <= AUDIT_DISPUTES_MAX:
         page = yield from ReadLeaves(statement.id, offset)
         read = [each for leaf in page.leaves if not isinstance(each := reader.add(leaf), Fault)]
-        found += yield from _judge_page(statement, read)
+        verdicts = yield from _judge_page(plan, statement, read)
+        if isinstance(verdicts, Fault):
+            return verdicts
+        found += verdicts
         offset = page.next_offset
     return tuple(found)
 
 
-def _judge_page(statement: Statement, read: list[tuple[StatementLine, bool]]) -> Flow[list[LineDispute]]:
+def _judge_page(
+    plan: Plan, statement: Statement, read: list[tuple[StatementLine, bool]]
+) -> Flow[list[LineDispute] | Fault]:
     plain = [each for each in read if not each[0].id.startswith(ADJUSTMENT_PREFIX)]
     names = tuple(payment_id_of(statement.payer, line.id) for line, _ in plain)
     known = yield from BillLines(statement.network, statement.id, names)
@@ -238,7 +247,12 @@ def _judge_page(statement: Statement, read: list[tuple[StatementLine, bool]]) ->
         if line.id.startswith(ADJUSTMENT_PREFIX):
             dispute = line.id.removeprefix(ADJUSTMENT_PREFIX)
             raised = yield from TakeAdjustment(statement.network, dispute, statement.id)
-            verdicts.append(judge_adjustment(line, raised, statement=statement.id, repeated=repeated))
+            verdict = judge_adjustment(
+                line, raised, statement=statement.id, repeated=repeated, accepts_decisions=plan.accepts_decisions
+            )
+            if isinstance(verdict, Fault):
+                return verdict
+            verdicts.append(verdict)
     return [each for each in verdicts if each is not None]
 
 

@@ -215,12 +215,17 @@ def prove(record: StatementRecord, line: str) -> Flow[Proof | None]:
 
 
 def dispute(desk: Desk, record: StatementRecord, lines: tuple[DisputedLine, ...]) -> Flow[tuple[Dispute, ...] | str]:
-    """Dispute lines of a statement; a reason where that can't be, `unknown_line` among them."""
+    """Dispute lines of a statement; a reason where that can't be, `unknown_line` among them.
+
+    The charge of a dispute that was rejected is `already_decided`: disputed for ever, it would never be paid.
+    """
     found: list[tuple[DisputedLine, dict[str, str]]] = []
     for each in lines:
         line = yield from find_line(record.statement, each.id)
         if line is None:
             return f"unknown_line {each.id}"
+        if line.line.adjustment and int(line.line.charged) > 0:
+            return f"already_decided {each.id}"
         found.append((each, {name: getattr(line.line, name) for name in StatementLine.__struct_fields__}))
     now_seconds = yield from Now()
     return (yield from OpenDisputes(record.statement, tuple(found), desk.rules, now_seconds))

@@ -137,7 +137,7 @@ class FindScan(Effect[int | None], frozen=True):
 
 
 class AssignSuspense(Effect[bool], frozen=True):
-    """Give money in suspense to a payer's balance; False where it is not there (any more)."""
+    """Give money in suspense to a payer's balance; False where it is not there (any more), or in another currency."""
 
     network: str
     transaction: str

@@ -76,6 +76,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     rails: tuple[str, ...] = ()
     price_max: str = "0"
     per_day: str = "0"
+    accept_decisions: bool = False
     key: KeySource | None = None
 
 
@@ -112,6 +113,7 @@ class Errand:
             treasury=source.treasury,
             house_keys=source.house_keys,
             folder=source.folder or farthing_home() / "statements",
+            accept_decisions=source.accept_decisions,
         )
 
     def run_list(self) -> int:

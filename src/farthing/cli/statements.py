@@ -199,6 +199,10 @@ def pay(
     price_max: PriceMax = PER_STATEMENT_DEFAULT,
     per_day: PerDay = PER_DAY_DEFAULT,
     yes: Yes = False,
+    accept_decisions: Annotated[
+        bool,
+        typer.Option("--accept-decisions", help="Pay also what the house decided against the journal."),
+    ] = False,
     url: Url = "",
     network: Network = "",
     agent: Agent = "",
@@ -223,6 +227,7 @@ def pay(
       farthing statements pay                       asks before it disputes and pays
       farthing statements pay --max 20 --yes --treasury 0x209693Bc6afc0C5328bA36FaF03C514EF312287C
       farthing statements pay st-000012-0f3a5c7e9b1d2f44
+      farthing statements pay st-000013-0f3a5c7e9b1d2f44 --accept-decisions    the house rejected my dispute: so be it
     \b
     Exit codes: 0 all paid or nothing to pay, 2 usage, 3 refused by your own limits or by you, 4 a statement is held
     or refused, 5 unknown whether a payment arrived (run the same again: never pays twice), 6 network.
@@ -241,6 +246,7 @@ def pay(
         rails=tuple(rail or ()),
         price_max=price_max,
         per_day=per_day,
+        accept_decisions=accept_decisions,
         key=_key(key, key_file, key_fd, signer, sender, passphrase_fd),
         as_json=as_json,
     )

@@ -72,6 +72,8 @@ class Auditor:
         treasury: where statements are paid; empty: where the first one says, from then on.
         house_keys: thumbprints of the keys that sign statements; none: the key of the first one, from then on.
         folder: where lines are kept while they are read; by default a temporary one.
+        accept_decisions: pay also what the house decided against the journal. A person says so; else such a statement
+            is held.
 
     Raises `ConfigError`, and `StoreError` for a journal that can't be opened. Safe for one thread at a time.
     """
@@ -94,6 +96,7 @@ class Auditor:
         treasury: str = "",
         house_keys: Iterable[str] = (),
         folder: Path | None = None,
+        accept_decisions: bool = False,
     ) -> None:
         """Join the parts; the class says what each is."""
         if currency not in CURRENCIES or window_seconds <= 0:
@@ -126,6 +129,7 @@ class Auditor:
             per_statement=_limit(per_statement, currency),
             per_window=_limit(per_window, currency),
             window_seconds=window_seconds,
+            accepts_decisions=accept_decisions,
         )
         self._temporary = tempfile.TemporaryDirectory(prefix="farthing-statements-") if folder is None else None
         self.house = HouseClient(url, token, folder=folder or Path(str(self._temporary and self._temporary.name)))

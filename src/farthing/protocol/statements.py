@@ -162,7 +162,11 @@ class DisputedLine(Message, frozen=True):
 
 
 class DisputeRequest(Message, frozen=True):
-    """Lines of one statement that the payer disputes. Sent again, a line stays disputed once."""
+    """Lines of one statement that the payer disputes. Sent again, a line stays disputed once.
+
+    Refused whole with `unknown_line`, `too_late`, `payment_under_way` (a signed payment may still settle), or
+    `already_decided`: an adjustment charges what a rejected dispute held, and that decision is final.
+    """
 
     lines: Annotated[tuple[DisputedLine, ...], msgspec.Meta(min_length=1, max_length=DISPUTED_LINES_MAX)]
 

@@ -270,7 +270,8 @@ def conclude_commitment(
     """Put the commitment of a 2xx on record, and sign the answer to it; or give the answer that replaces it.
 
     `body` is the whole body where it is buffered: its digest is under the receipt then. None where it streams. `head`
-    makes the answer's headers, which are kept with it where the request has a payment-identifier.
+    makes the answer's headers, which are kept with it where the request has a payment-identifier. Whatever goes wrong
+    before anything may be on record gives the commitment back.
     """
     commitment = ticket.commitment
     now_seconds = yield from Now()
@@ -282,6 +283,34 @@ def conclude_commitment(
             "The work took too long",
             f"It ended over {COMMITTED_AFTER_MAX_SECONDS} s after your promise had; nothing is charged.",
         )
+    try:
+        concluded, line, bound = _receipted(ticket, status, body, signer, head, now_seconds)
+    except Exception:
+        # A signer fails, say: nothing is on record, and no write is under way that would give it back.
+        yield from GiveBack(commitment, ticket.taken)
+        raise
+    became: Literal["committed", "known", "taken"]
+    try:
+        if bound is not None:
+            became = yield from CommitBound(commitment, ticket.taken, line, bound)
+        else:
+            became = "committed" if (yield from Commit(commitment, ticket.taken, line)) else "known"
+    except StoreError:
+        return problem(
+            503,
+            "store-unavailable",
+            "The log can't be written",
+            "Nothing is served on a promise that may not be on record. Send the same request again: it is billed once.",
+            retry_after_seconds=RETRY_AFTER_OUTAGE_SECONDS,
+        )
+    return concluded if became == "committed" else (yield from _not_new(ticket, became, now_seconds))
+
+
+def _receipted(  # noqa: PLR0917 - those of `conclude_commitment`
+    ticket: CreditTicket, status: int, body: bytes | None, signer: MessageSigner, head: Head, now_seconds: int
+) -> tuple[OnCredit, KeptCommitment, repeats.Bound | None]:
+    """Sign the answer: its headers, the line for the log, and what its id is bound to, where it has one."""
+    commitment = ticket.commitment
     settlement = pack_header(settlement_of(commitment, now_seconds=now_seconds))
     digest = None if body is None else content_digest(body)
     lines, _, signature = receipt_for(
@@ -296,22 +325,7 @@ def conclude_commitment(
     receipt = KeptReceipt(status, digest, signer.public_key.thumbprint, signature)
     line = keep(commitment, receipt, committed=now_seconds, lease=ticket.taken.lease)
     concluded = OnCredit(settlement, lines if digest is None else (*lines, ("content-digest", digest)))
-    became: Literal["committed", "known", "taken"]
-    try:
-        if ticket.scope:
-            bound = _bound(ticket, concluded, status, body, head)
-            became = yield from CommitBound(commitment, ticket.taken, line, bound)
-        else:
-            became = "committed" if (yield from Commit(commitment, ticket.taken, line)) else "known"
-    except StoreError:
-        return problem(
-            503,
-            "store-unavailable",
-            "The log can't be written",
-            "Nothing is served on a promise that may not be on record. Send the same request again: it is billed once.",
-            retry_after_seconds=RETRY_AFTER_OUTAGE_SECONDS,
-        )
-    return concluded if became == "committed" else (yield from _not_new(ticket, became, now_seconds))
+    return concluded, line, _bound(ticket, concluded, status, body, head) if ticket.scope else None
 
 
 def _bound(ticket: CreditTicket, concluded: OnCredit, status: int, body: bytes | None, head: Head) -> repeats.Bound:

@@ -28,7 +28,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from farthing.errors import ConfigError, FarthingError, RemoteProtocolError, StoreError
+from farthing.errors import ConfigError, FarthingError, MaybeWritten, RemoteProtocolError, StoreError
 from farthing.flow import Effect
 from farthing.mechanisms.batch_credit import pack_kept
 from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
@@ -267,17 +267,17 @@ class Edge:
     def _commit(self, effect: Commit) -> Pending[bool]:
         life = self._living()
         commitment, taken = effect.commitment, effect.taken
-        logged = life.logged(effect)
 
         def note(done: Pending[Any]) -> None:
-            if done.exception() is None:
+            trouble = done.exception()
+            if trouble is None:
                 life.pool.commit(commitment, taken, is_new=bool(done.result()))
             else:
-                life.pool.give_back(commitment, taken)
+                life.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
 
         try:
-            pending = life.store.log(logged)
-        except StoreError:
+            pending = life.store.log(life.logged(effect))
+        except Exception:
             # The queue is full, say: nothing waits for an answer that would give it back.
             life.pool.give_back(commitment, taken)
             raise

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from farthing.errors import StoreError
+from farthing.errors import MaybeWritten, StoreError
 from farthing.flow import Effect
 from farthing.seller.credit import Commit, CommitBound
 from farthing.seller.repeats import Bound, FindBound, NoteRepeated
@@ -49,18 +49,19 @@ class Repeats:
         life = self._living()
         commitment, taken, bound = effect.commitment, effect.taken, effect.bound
         now_seconds = int(time.time())
-        if bound.answer is not None and not life.room.take(bound.answer, bound.expires, now_seconds):
-            bound = msgspec.structs.replace(bound, answer=None)
 
         def note(done: Pending[Any]) -> None:
-            if done.exception() is None and done.result() != "taken":
+            trouble = done.exception()
+            if trouble is None and done.result() != "taken":
                 life.pool.commit(commitment, taken, is_new=done.result() == "committed")
             else:
-                life.pool.give_back(commitment, taken)
+                life.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
 
         try:
+            if bound.answer is not None and not life.room.take(bound.answer, bound.expires, now_seconds):
+                bound = msgspec.structs.replace(bound, answer=None)
             pending = life.store.log_bound(life.logged(effect), bound, now_seconds)
-        except StoreError:
+        except Exception:
             life.pool.give_back(commitment, taken)
             raise
         pending.add_done_callback(note)

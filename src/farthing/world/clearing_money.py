@@ -111,6 +111,7 @@ _SUSPENSE: Final = """
 SELECT amount FROM clearing_movements
 WHERE network = ? AND transaction_hash = ? AND log_index = ? AND direction = 'in' AND matched = ''
 """
+_CREDITED: Final = "SELECT credit FROM clearing_transfers WHERE transfer = ?"
 _PAYABLE_PAYEES: Final = f"""
 SELECT payee, name, address, (SELECT COUNT(*) FROM clearing_payouts o WHERE o.payee = p.payee)
 FROM clearing_payees p WHERE currency = ? AND proved_at IS NOT NULL AND address <> ''
@@ -359,7 +360,10 @@ def _paid_out(at: Connection, payout: str, movement: Movement, effect: RecordMov
 
 
 def assign_suspense(at: Connection, effect: AssignSuspense) -> bool:
-    """Perform `AssignSuspense`; a second one fails by the name of its booking."""
+    """Perform `AssignSuspense`; a second one fails by the name of its booking.
+
+    Money of one currency is given to no account of another: it is in suspense where it was booked.
+    """
     place = (effect.network, effect.transaction, effect.log_index)
     row = at.execute(_SUSPENSE, place).fetchone()
     payer = payer_key(effect.directory)
@@ -368,7 +372,12 @@ def assign_suspense(at: Connection, effect: AssignSuspense) -> bool:
     taken = at.execute("SELECT 1 FROM clearing_transfers WHERE transfer = ?", (f"assign:{name}",)).fetchone()
     if row is None or account is None or taken is not None:
         return False
-    book(at, [Books(effect.rules.network, account[0]).assign(name, payer, row[0])], effect.now_seconds)
+    books = Books(effect.rules.network, account[0])
+    booking = books.suspend(name, row[0], incoming=True)
+    came_in = at.execute(_CREDITED, (booking.transfer.transfer_id,)).fetchone()
+    if came_in is None or came_in[0] != books.suspense.name:
+        return False
+    book(at, [books.assign(name, payer, row[0])], effect.now_seconds)
     return True
 
 

@@ -36,16 +36,25 @@ WHERE network = ? AND transaction_hash = ? AND log_index = ? AND direction = 'in
 """
 _BOOKED: Final = "SELECT credit, amount FROM clearing_transfers WHERE transfer = ?"
 _PAYEE: Final = "SELECT payee, currency FROM clearing_payees WHERE payee = ?"
+# A share without what is disputed of it, which comes with a later statement if it is owed; and of it, what a guarantee
+# may have to pay, or has paid.
+_UNDISPUTED: Final = """
+s.amount - COALESCE((
+    SELECT SUM(d.amount) FROM clearing_disputes d
+    WHERE d.statement = s.statement AND d.payee = s.payee AND d.was_paid = 0
+), 0)
+"""
+_STANDS: Final = f"CASE WHEN s.guaranteed < {_UNDISPUTED} THEN s.guaranteed ELSE {_UNDISPUTED} END"
 # What the payer was given credit for: its limit and its balance, less what is guaranteed of statements it has not paid.
 _VOUCHED: Final = f"""
 SELECT p.credit_limit + p.prepaid - COALESCE((
-    SELECT SUM(s.guaranteed) FROM clearing_shares s JOIN clearing_statements t ON t.statement = s.statement
+    SELECT SUM({_STANDS}) FROM clearing_shares s JOIN clearing_statements t ON t.statement = s.statement
     WHERE t.payer = p.payer AND t.state <> '{SETTLED}'
 ), 0) FROM clearing_payers p WHERE p.payer = ?
 """
 _PLEDGED: Final = f"""
 SELECT p.credit_limit + p.prepaid, COALESCE((
-    SELECT SUM(s.guaranteed) FROM clearing_shares s JOIN clearing_statements t ON t.statement = s.statement
+    SELECT SUM({_STANDS}) FROM clearing_shares s JOIN clearing_statements t ON t.statement = s.statement
     WHERE t.payer = p.payer AND t.state <> '{SETTLED}' AND t.statement <> ?
 ), 0) FROM clearing_payers p WHERE p.payer = ?
 """
@@ -55,10 +64,8 @@ _OPEN: Final = f"""
 SELECT o.statement, o.payer, o.payee, o.steps, o.due_at, o.dispute_until,
     CASE WHEN o.guaranteed < o.undisputed THEN o.guaranteed ELSE o.undisputed END - o.covered AS amount
 FROM (
-    SELECT s.statement, t.payer, s.payee, t.due_at, t.dispute_until, s.guaranteed, s.amount - COALESCE((
-        SELECT SUM(d.amount) FROM clearing_disputes d
-        WHERE d.statement = s.statement AND d.payee = s.payee AND d.was_paid = 0
-    ), 0) AS undisputed, COALESCE((
+    SELECT s.statement, t.payer, s.payee, t.due_at, t.dispute_until, s.guaranteed, {_UNDISPUTED} AS undisputed,
+    COALESCE((
         SELECT SUM(c.amount) FROM clearing_covers c WHERE c.statement = s.statement AND c.payee = s.payee
     ), 0) AS covered, (
         SELECT COUNT(*) FROM clearing_covers c WHERE c.statement = s.statement AND c.payee = s.payee

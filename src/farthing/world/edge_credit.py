@@ -204,15 +204,19 @@ class CreditPool:
                 held.taken -= 1
                 held.free += 0 if is_new else commitment.signed.amount
 
-    def give_back(self, commitment: SignedCommitment, taken: Taken) -> None:
-        """Give what was taken back: the same request may come again."""
+    def give_back(self, commitment: SignedCommitment, taken: Taken, *, maybe_written: bool = False) -> None:
+        """Give what was taken back: the same request may come again.
+
+        `maybe_written`: it may be on record, and what is there is spent. Its part of the lease stays used up, and the
+        request that comes again finds out by the log.
+        """
         payer, nonce = commitment.nonce
         with self._lock:
             self._nonces.free(payer, nonce)
             held = self._find(payer, taken.lease)
             if held is not None:
                 held.taken -= 1
-                held.free += commitment.signed.amount
+                held.free += 0 if maybe_written else commitment.signed.amount
 
     def lapsed(self) -> list[str]:
         """Take the leases that are over and that nothing is taken from any more: they are to be given back."""

@@ -6,7 +6,7 @@ from typing import Final
 
 import psycopg
 
-from farthing.errors import StoreError
+from farthing.errors import MaybeWritten, StoreError
 
 # By SQLSTATE, or by its class (the first two characters). What is in neither is the program's own: its SQL, a broken
 # constraint.
@@ -77,9 +77,9 @@ def translate(error: psycopg.Error, place: str) -> Exception:
     return error if advice is None else StoreError(f"The store {place}: {advice}. (PostgreSQL: {_words(error)})")
 
 
-def unknown_commit(error: psycopg.Error, place: str) -> StoreError:
+def unknown_commit(error: psycopg.Error, place: str) -> MaybeWritten:
     """The connection broke after COMMIT was sent: it may have happened."""
-    return StoreError(
+    return MaybeWritten(
         f"The store {place}: the connection broke during a commit; whether this was written is unknown. "
         f"Ask for it before doing it again. (PostgreSQL: {_words(error)})"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from farthing.errors import StoreError
+from farthing.errors import MaybeWritten, StoreError
 
 # By primary result code. What is not here (an error in the SQL, a broken constraint) is the program's, not the file's.
 _ADVICE = {
@@ -49,5 +49,7 @@ def ends_connection(error: sqlite3.Error) -> bool:
 
 def translate(error: sqlite3.Error, path: Path) -> Exception:
     """The file's trouble as `StoreError`; an error of the program as it is."""
-    advice = _ADVICE.get(primary_code(error))
-    return error if advice is None else StoreError(f"The store {path}: {advice}. (SQLite: {error})")
+    code = primary_code(error)
+    advice = _ADVICE.get(code)
+    told = MaybeWritten if code == sqlite3.SQLITE_IOERR else StoreError
+    return error if advice is None else told(f"The store {path}: {advice}. (SQLite: {error})")

@@ -203,7 +203,7 @@ class Operating:
             network, body.transaction, body.log_index, body.payer, self._service.desk.rules, now_seconds
         )
         if not await self._service.ask(effect):
-            raise Refused("conflict", "No such money is in suspense, or the payer is not known.")
+            raise Refused("conflict", "No such money is in suspense, or there is no such payer in its currency.")
         return Done()
 
     async def list_(self, _caller: Caller, what: str, after: str) -> Entries:
