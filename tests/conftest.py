@@ -28,8 +28,9 @@ settings.load_profile("farthing")
 # For the tests of our own pytest plugin: a project in a folder of its own.
 pytest_plugins = ["pytester"]
 
-# Folders of tests are no packages; this lets each of them import `local_services` and `postgres_server`.
-sys.path.append(str(Path(__file__).parent))
+# Folders of tests are no packages; this lets each of them import `local_services` and `postgres_server`, and `bench`,
+# by whose stand-ins memory is counted.
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 
 def _load_npm_packages() -> ModuleType:
@@ -147,6 +148,21 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "store.sqlite3")
     return cast("str", request.getfixturevalue("postgres_url"))
+
+
+# Files that take a minute and more each, with few tests. Two cores are done together only where these begin.
+LONG = (
+    *("servers/test_crash", "facilitator/test_crash", "servers/test_lanes", "edge/test_payer_killed"),
+    *("buyer/test_crash", "audit/test_with_network", "servers/test_refund_crash", "clearing/test_crash"),
+    *("clearing/test_guarantee_crash", "fuzz/test_fuzz", "edge/test_with_clearing", "demo/test_deferred"),
+    *("facilitator/test_postgres_trouble", "servers/test_postgres_trouble", "stores/test_facilitators"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get("/".join(item.path.with_suffix("").parts[-2:]), len(LONG)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,8 +11,6 @@ import pytest
 
 # The folders of tests are no packages; what several files share is a module beside them.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "servers"))
-# Stand-ins of the benches, by which memory is counted.
-sys.path.append(str(Path(__file__).parents[2]))
 
 from farthing_selling import CannedFacilitator, Shop, make_seller
 
