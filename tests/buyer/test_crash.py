@@ -199,7 +199,8 @@ def test_B1_where_nothing_can_be_recorded_nothing_leaves(buying: Buying) -> None
     buying.fresh()
     Journal(buying.journal).close()
     if buying.server is None:
-        assert buying.buy(file_bytes=4096)["said"] == "StoreError"
+        # Of an error of the disk itself SQLite can't say how much of a commit it met.
+        assert buying.buy(file_bytes=4096)["said"] in {"StoreError", "MaybeWritten"}
     else:
         buying.server.stop(signal.SIGKILL)
         try:
