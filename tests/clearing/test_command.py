@@ -14,10 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import OPERATOR, Town, until
+from serving import OPERATOR, Town, until, website
 
 from farthing.cli.clearing_desk import _dispute_line
-from farthing.cli.clearing_house import show
+from farthing.cli.clearing_house import seconds_of, show
+from farthing.errors import ConfigError
 
 FARTHING = [sys.executable, "-m", "farthing", "clearing"]
 
@@ -132,6 +133,19 @@ def test_an_operator_opens_and_changes_accounts(command: Command, url: str) -> N
     assert "404" in run("disputes", "d-1", "--grant", status=1)
     assert "TRANSACTION:LOG" in run("suspense", "0xbb", "--to", crawler, status=2)
     assert "409" in run("suspense", "0xbb:1", "--to", crawler, status=1)
+
+
+def test_an_address_where_no_clearing_house_is_is_told(command: Command) -> None:
+    with website({"/lists/payers?after=": "<h1>Hello</h1>"}) as authority:
+        said = command.run("accounts", "--url", f"http://{authority}", status=1)
+    assert f"200: no JSON. Is there a clearing house at http://{authority}?" in said
+
+
+def test_a_time_is_read_or_refused() -> None:
+    assert seconds_of("1767614400") == seconds_of("2026-01-05T12:00:00Z") == seconds_of("2026-01-05T12:00")
+    for odd in ("1767614400000", "yesterday", "٣"):
+        with pytest.raises(ConfigError, match="is no time"):
+            seconds_of(odd)
 
 
 def test_what_a_payer_wrote_looks_like_no_entry_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

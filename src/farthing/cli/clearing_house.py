@@ -22,6 +22,8 @@ TIMEOUT_SECONDS: Final = 60.0
 TOKEN_VARIABLE: Final = "FARTHING_CLEARING_TOKEN"  # noqa: S105 - the variable's name
 URL_VARIABLE: Final = "FARTHING_CLEARING_URL"
 HERE: Final = "http://127.0.0.1:4030"
+# More digits of Unix seconds are milliseconds, or no time.
+_UNIX_DIGITS_MAX: Final = 11
 
 Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="The clearing house that runs.")]
 Token = Annotated[
@@ -40,14 +42,16 @@ class House:
         if not token:
             raise ConfigError(f"Put your token of the clearing house into the environment variable {token_env}.")
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        from farthing.world.http import HttpClient  # noqa: PLC0415 - heavy parts only when run
+
+        self._http = HttpClient()
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Give what a door answered; ends the command where it was no success, with the house's own words."""
-        from farthing.world.http import HttpClient  # noqa: PLC0415 - heavy parts only when run
-        from farthing.world.loop import run_blocking  # noqa: PLC0415
+        from farthing.world.loop import run_blocking  # noqa: PLC0415 - likewise
 
         answer = run_blocking(
-            HttpClient().request(
+            self._http.request(
                 method,
                 self._url + path,
                 headers=self._headers,
@@ -59,12 +63,15 @@ class House:
         try:
             said: Any = json.loads(answer.body)
         except ValueError:
-            said = {"detail": "something that is not JSON: is there a clearing house at this address?"}
+            raise self._failed(answer.status, f"no JSON. Is there a clearing house at {self._url}?") from None
         if answer.status != 200:  # noqa: PLR2004 - RFC 9110, 15.3.1
             detail = cast("dict[str, Any]", said).get("detail", "") if isinstance(said, dict) else ""
-            print(plain(f"farthing: the clearing house answered {answer.status}: {detail}"), file=sys.stderr)
-            raise typer.Exit(EXIT_FAILED)
+            raise self._failed(answer.status, str(detail))
         return said
+
+    def _failed(self, status: int, detail: str) -> typer.Exit:
+        print(plain(f"farthing: the clearing house answered {status}: {detail}"), file=sys.stderr)
+        return typer.Exit(EXIT_FAILED)
 
     def entries(self, what: str) -> list[dict[str, Any]]:
         """Give a whole list (`/lists/{what}`), page by page."""
@@ -119,8 +126,8 @@ def units(price: str, currency: str) -> str:
 
 def seconds_of(time: str) -> int:
     """Read a time as Unix seconds: a number of them, or ISO 8601 (UTC where no zone is said). Raises `ConfigError`."""
-    if time.isascii() and time.isdecimal():
-        return int(time[:13])
+    if time.isascii() and time.isdecimal() and len(time) <= _UNIX_DIGITS_MAX:
+        return int(time)
     try:
         read = datetime.fromisoformat(time)
     except ValueError:
