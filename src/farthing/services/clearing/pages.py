@@ -18,7 +18,7 @@ POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c}"
     "table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:left}"
-    "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.u{overflow-wrap:anywhere}"
+    "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.facts td,td.u{overflow-wrap:anywhere}"
 )
 
 
@@ -48,7 +48,7 @@ def statement_page(statement: Statement, status: StatementStatus, lines: Iterabl
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}"><title>Statement {name}</title>'
-        f"<style>{_STYLE}</style><h1>Statement {name}</h1><table>"
+        f'<style>{_STYLE}</style><h1>Statement {name}</h1><table class="facts">'
         + "".join(f"<tr><th>{what}</th><td>{value}</td></tr>" for what, value in facts)
         + '</table><h2>Lines</h2><table><tr><th>Time</th><th>Payee</th><th>Resource</th><th class="n">Charged</th></tr>'
         + "".join(shown)
