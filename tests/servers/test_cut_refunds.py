@@ -132,6 +132,26 @@ def test_S2_an_answer_that_turns_into_an_error_before_it_has_begun_is_paid_back(
     assert (len(shop.facilitator.refunds), shop.states) == (1, ["refunded"])
 
 
+@pytest.mark.parametrize("shop", ["asgi"], indirect=True)
+def test_S2_an_answer_whose_client_had_gone_before_any_of_it_left_is_paid_back(shop: Any) -> None:
+    paid = shop.pay("POST", TARGET)
+
+    async def run() -> None:
+        gone = asyncio.Event()
+
+        async def late(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            gone.set()
+            await send({"type": "http.response.body", "body": b"sunny"})
+
+        shop.door.app = late
+        await selling.acall(shop.door, "POST", TARGET, paid, gone=gone)
+
+    asyncio.run(run())
+    finalise_and_care(shop)
+    assert (len(shop.facilitator.refunds), shop.states) == (1, ["refunded"])
+
+
 def test_S2_work_that_fails_before_its_answer_is_paid_back(shop: Any) -> None:
     shop.work.error = RuntimeError("before")
     with pytest.raises(RuntimeError):
