@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,56 @@ def test_S2_work_that_fails_in_the_midst_of_its_answer_is_for_a_person_to_judge(
         shop.send("POST", TARGET, shop.pay("POST", TARGET))
     finalise_and_care(shop)
     assert (shop.facilitator.refunds, shop.states) == ([], ["refund_due"])
+
+
+def test_S2_an_answer_that_turns_into_an_error_after_a_part_has_left_is_for_a_person_to_judge(shop: Any) -> None:
+    async def turning(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"sun", "more_body": True})
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+
+    def writing(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"sun"
+        try:
+            int("gone")
+        except ValueError:
+            # PEP 3333: raises what is handed over, since the head has left.
+            start_response("500 Internal Server Error", [], sys.exc_info())
+
+    shop.door.app = turning if shop.kind == "asgi" else writing
+    with contextlib.suppress(Exception):
+        shop.send("POST", TARGET, shop.pay("POST", TARGET))
+    finalise_and_care(shop)
+    (row,) = shop.seller.store.payments()
+    assert (shop.facilitator.refunds, str(row.state), row.reason) == ([], "refund_due", ANSWER_CUT)
+
+
+def test_S2_an_answer_that_turns_into_an_error_before_it_has_begun_is_paid_back(shop: Any) -> None:
+    shop.work.status = 500
+    assert shop.send("POST", TARGET, shop.pay("POST", TARGET)).status == 500
+    finalise_and_care(shop)
+    assert (len(shop.facilitator.refunds), shop.states) == (1, ["refunded"])
+
+
+@pytest.mark.parametrize("shop", ["asgi"], indirect=True)
+def test_S2_an_answer_whose_client_had_gone_before_any_of_it_left_is_paid_back(shop: Any) -> None:
+    paid = shop.pay("POST", TARGET)
+
+    async def run() -> None:
+        gone = asyncio.Event()
+
+        async def late(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            gone.set()
+            await send({"type": "http.response.body", "body": b"sunny"})
+
+        shop.door.app = late
+        await selling.acall(shop.door, "POST", TARGET, paid, gone=gone)
+
+    asyncio.run(run())
+    finalise_and_care(shop)
+    assert (len(shop.facilitator.refunds), shop.states) == (1, ["refunded"])
 
 
 def test_S2_work_that_fails_before_its_answer_is_paid_back(shop: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -222,6 +223,33 @@ def test_S1_a_lane_is_forgotten_when_all_its_leases_are_long_over(
         third.lanes.start()
         assert other._database.fetch("SELECT count(*) FROM seller_lane") == [(left,)]
         third.close()
+
+
+@pytest.mark.parametrize(("steady", "wall"), [(0, lanes.SURE_SECONDS), (lanes.SURE_SECONDS, 0)])
+def test_S1_of_its_two_clocks_a_process_believes_the_one_that_has_gone_further(
+    clock: Time, replicas: tuple[SellerStore, SellerStore], monkeypatch: pytest.MonkeyPatch, steady: float, wall: float
+) -> None:
+    """One stands still while the machine is suspended, the other may be set back."""
+    claimed = own(replicas[0], State.CLAIMED)
+    assert replicas[0].lanes.holds(claimed.claim)
+    monkeypatch.setattr(lanes, "instant", lambda: lanes.Instant(clock.now + steady, clock.now + wall))
+    assert not replicas[0].lanes.holds(claimed.claim)
+
+
+def test_S1_who_said_that_it_does_no_more_is_sure_of_nothing(replicas: tuple[SellerStore, SellerStore]) -> None:
+    claimed = own(replicas[0], State.CLAIMED)
+    replicas[0].lanes.end()
+    assert not replicas[0].lanes.holds(claimed.claim)
+
+
+def test_S1_a_forked_process_is_not_sure_of_what_its_parent_has(
+    replicas: tuple[SellerStore, SellerStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = own(replicas[0], State.CLAIMED)
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: 0)
+        assert not replicas[0].lanes.holds(claimed.claim)
+    assert replicas[0].lanes.holds(claimed.claim)
 
 
 # A process that was silent for a while, and comes back.

@@ -120,7 +120,7 @@ class Streaming:
             if not succeeded(message["status"]) and not self._over:
                 # The payment stays owed; that is on record before the answer goes out.
                 self._over = True
-                await self._door.drive(finish(ticket, complete=False))
+                await self._door.drive(finish(ticket, complete=False, begun=self._begun))
             headers = paid_headers(
                 decoded(message.get("headers", ())),
                 settlement=self._settlement,

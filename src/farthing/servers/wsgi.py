@@ -269,8 +269,8 @@ class _Run:
         self._keeping = asyncio.run_coroutine_threadsafe(self._run.renew(), background_loop())
         self._status = 0
         self._over = False
-        # A part of the answer may have left.
-        self.begun = False
+        # A part of a good answer may have left.
+        self._begun = False
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -296,7 +296,7 @@ class _Run:
 
         def checked(piece: bytes) -> object:
             self.check()
-            self.begun = self.begun or bool(piece)
+            self.leaves(piece)
             return write(piece)
 
         return checked
@@ -309,12 +309,16 @@ class _Run:
             message = f"the run of {self._run.ticket.payment_id} was taken over while this process was silent; it ends"
             raise StoreError(message)
 
+    def leaves(self, piece: bytes) -> None:
+        """Note that a piece is handed to the server."""
+        self._begun = self._begun or (bool(piece) and succeeded(self._status))
+
     def end(self, *, complete: bool) -> None:
         self._keeping.cancel()
         if not self._over:
             self._over = True
             good = succeeded(self._status)
-            self._door.drive(finish(self._run.ticket, complete=complete and good, begun=self.begun and good))
+            self._door.drive(finish(self._run.ticket, complete=complete and good, begun=self._begun))
 
 
 class _Streamed:
@@ -340,7 +344,7 @@ class _Streamed:
             self._run.end(complete=False)
             raise
         else:
-            self._run.begun = self._run.begun or bool(piece)
+            self._run.leaves(piece)
             return piece
         finally:
             current.reset(token)
