@@ -194,6 +194,18 @@ def test_C6_the_network_pays_no_more_than_leases_from_before_may_spend(house: Ho
     assert (house.total("borne"), house.payer(crawler).owed) == (10 * DOLLAR, 0)
 
 
+def test_C6_a_lease_of_the_second_in_which_a_key_is_declared_was_told(house: House) -> None:
+    crawler = Crawler()
+    opened(house, crawler)
+    declare(house, crawler)
+    told = house.lease(crawler, 10 * DOLLAR, request="at once")
+    begin = house.now
+    house.now = begin + KEY_CACHE_SECONDS + 60
+    line = crawler.commit("/told", at=house.now - 1, amount=1, lease=told.lease)
+    answer = house.upload(pack([crawler.record, line]))
+    assert [each.reason for each in answer.refused] == [KEY_COMPROMISED]
+
+
 def test_C5_what_that_key_did_not_even_sign_is_nobodys(house: House) -> None:
     crawler = Crawler()
     lease = lost(house, crawler)
@@ -218,7 +230,7 @@ def test_C6_what_the_network_bears_is_paid_as_far_as_the_reserve_reaches_beyond_
     crawler = Crawler()
     defaulted(house, crawler, funded=4 * DOLLAR)
     lease = house.lease(crawler, 10 * DOLLAR)
-    begin = house.now
+    begin = house.now = house.now + 1
     declare(house, crawler, since=begin)
     house.now = begin + KEY_CACHE_SECONDS + 60
     line: dict[str, Any] = {"at": house.now - 1, "amount": DOLLAR, "lease": lease.lease}

@@ -24,7 +24,7 @@ from farthing.world.connection import Connection
 _KNOWN: Final = "SELECT 1 FROM clearing_lines WHERE payer = ? AND commitment = ?"
 # Of the edge's own lease of this payer, granted before the key was declared: what is left of it.
 _LEFT: Final = """
-SELECT amount - spent FROM clearing_leases WHERE lease = ? AND edge = ? AND payer = ? AND granted_at <= ?
+SELECT amount - spent FROM clearing_leases WHERE lease = ? AND edge = ? AND payer = ? AND granted_at < ?
 """
 _SET_APART: Final = f"""
 INSERT INTO clearing_rejections (payer, commitment, upload, window_number, reason, rejected_at)
