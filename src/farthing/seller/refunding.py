@@ -232,8 +232,7 @@ def _let_go(due: RefundDue, reason: str) -> Flow[NotOwed | Waiting]:
 
 def _is_about(status: PaymentStatus, due: RefundDue) -> bool:
     """Whether what a facilitator found is the payment that is owed back."""
-    there = (status.network, status.amount, status.asset.lower(), status.pay_to.lower())
-    return there == (due.network, amount_of(due.amount), due.asset.lower(), due.pay_to.lower())
+    return status.pays(network=due.network, asset=due.asset, pay_to=due.pay_to, amount=due.amount)
 
 
 def _what_became(
@@ -285,13 +284,8 @@ def _on_chain(
 
 def _is_of(status: PaymentStatus, signed: SignedPayment) -> bool:
     """Whether what a facilitator found is this refund."""
-    return (status.network, status.amount) == (signed.network, amount_of(signed.amount)) and all(
-        there.lower() == here.lower()
-        for there, here in (
-            (status.asset, signed.asset),
-            (status.payer, signed.payer),
-            (status.pay_to, signed.pay_to),
-        )
+    return status.payer.lower() == signed.payer.lower() and status.pays(
+        network=signed.network, asset=signed.asset, pay_to=signed.pay_to, amount=signed.amount
     )
 
 
