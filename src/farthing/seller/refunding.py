@@ -208,15 +208,6 @@ def _until_final(due: RefundDue) -> Flow[_Open | NotOwed | Waiting]:
 def _let_go(due: RefundDue, reason: str) -> Flow[NotOwed | Waiting]:
     """Close a payment that was neither served nor, in the end, settled, with the ledger's contrary entry."""
     now_seconds = yield from Now()
-    entry = LedgerEntry(
-        network=due.network,
-        asset=due.asset,
-        payer=due.pay_to,
-        pay_to=due.payer,
-        amount=due.amount,
-        transaction=LOSS_PREFIX + due.transaction,
-        posted_at=now_seconds,
-    )
     closed = yield from Advance(
         due.payment_id,
         due.epoch,
@@ -224,7 +215,7 @@ def _let_go(due: RefundDue, reason: str) -> Flow[NotOwed | Waiting]:
         State.CLOSED,
         take_over=True,
         reason=reason,
-        entry=entry,
+        entry=_contrary(due, due.pay_to, LOSS_PREFIX + due.transaction, now_seconds),
         claim=due.claim,
     )
     return NotOwed(due.payment_id) if closed else Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
@@ -357,15 +348,6 @@ def _refusal(due: RefundDue, signed: SignedPayment, outcome: Refused) -> str:
 def _book(due: RefundDue, signed: SignedPayment, transaction: str) -> Flow[Refunded | Waiting]:
     """Move the payment to REFUNDED, with the ledger's contrary entry: from the account that paid."""
     now_seconds = yield from Now()
-    entry = LedgerEntry(
-        network=due.network,
-        asset=due.asset,
-        payer=signed.payer,
-        pay_to=due.payer,
-        amount=due.amount,
-        transaction=transaction,
-        posted_at=now_seconds,
-    )
     moved = yield from Advance(
         due.payment_id,
         due.epoch,
@@ -373,7 +355,20 @@ def _book(due: RefundDue, signed: SignedPayment, transaction: str) -> Flow[Refun
         State.REFUNDED,
         take_over=True,
         transaction=transaction,
-        entry=entry,
+        entry=_contrary(due, signed.payer, transaction, now_seconds),
         claim=due.claim,
     )
     return Refunded(due.payment_id, transaction) if moved else Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
+
+
+def _contrary(due: RefundDue, by: str, transaction: str, now_seconds: int) -> LedgerEntry:
+    """Write the entry that takes a payment back: from the account that pays it, or to which it never came."""
+    return LedgerEntry(
+        network=due.network,
+        asset=due.asset,
+        payer=by,
+        pay_to=due.payer,
+        amount=due.amount,
+        transaction=transaction,
+        posted_at=now_seconds,
+    )
