@@ -23,17 +23,13 @@ from farthing.clearing.guarantee import (
 )
 from farthing.clearing.rules import Rules, payee_key
 from farthing.clearing.states import SETTLED
-from farthing.world.clearing_booking import book
+from farthing.world.clearing_booking import book, in_suspense
 from farthing.world.connection import Connection
 
 _GUARANTEE: Final = "UPDATE clearing_payees SET guaranteed = ? WHERE payee = ?"
 # A row that is written holds its lock: of two processes one sees what the other took.
 _LOCK_RESERVE: Final = "UPDATE clearing_reserves SET amount = amount WHERE currency = ?"
 _AMOUNT: Final = "SELECT amount FROM clearing_reserves WHERE currency = ?"
-_SUSPENSE: Final = """
-SELECT amount FROM clearing_movements
-WHERE network = ? AND transaction_hash = ? AND log_index = ? AND direction = 'in' AND matched = ''
-"""
 _BOOKED: Final = "SELECT credit, amount FROM clearing_transfers WHERE transfer = ?"
 _PAYEE: Final = "SELECT payee, currency FROM clearing_payees WHERE payee = ?"
 # A share without what is disputed of it, which comes with a later statement if it is owed; and of it, what a guarantee
@@ -146,8 +142,8 @@ def _standing(at: Connection, currency: str, rules: Rules, now_seconds: int) -> 
 def fund_reserve(at: Connection, effect: FundReserve) -> bool:
     """Perform `FundReserve`; a second one fails by the name of its booking, as money that was given to a payer does."""
     place = (effect.network, effect.transaction, effect.log_index)
-    row = at.execute(_SUSPENSE, place).fetchone()
-    booking = None if row is None else _books(effect).fund(":".join(map(str, place)), int(row[0]))
+    amount = in_suspense(at, place)
+    booking = None if amount is None else _books(effect).fund(":".join(map(str, place)), amount)
     if booking is None or at.execute(_BOOKED, (booking.transfer.transfer_id,)).fetchone() is not None:
         return False
     book(at, [booking], effect.now_seconds)
