@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
 import pytest
@@ -14,6 +14,8 @@ from farthing.errors import PaymentError
 if TYPE_CHECKING:
     from tests.edge.network import ClearingNetwork, Process
     from tests.local_services import LocalServices
+
+    from farthing.clients import Buyer
 
 PAGES = 5
 
@@ -59,6 +61,25 @@ def test_C2_pages_read_at_two_edges_stand_on_one_statement_once(network: Clearin
     assert sum(int(line["charged"]) for line in lines) == 2 * PAGES * 1_000
 
 
+class Killed(NamedTuple):
+    """What an edge that was killed leaves: who reads it, its successor, and the numbers of the pages left to read."""
+
+    buyer: Buyer
+    client: httpx2.Client
+    again: Process
+    left: list[int]
+
+
+def killed_at(network: ClearingNetwork, name: str, place: str, folder: str) -> Killed:
+    """Read pages at an edge that is killed when it comes to a place for the second time, and start it again."""
+    edge = network.start_edge(name, crash_at=f"{place}#2")
+    buyer = network.buyer(name, [edge.url])
+    client = network.client(buyer)
+    left = [number for number in range(PAGES) if fetch(client, f"{edge.url}/{folder}/{number}") != 200]
+    network.wait(lambda: edge.died)
+    return Killed(buyer, client, network.start_edge(name, port=int(edge.url.rpartition(":")[2])), left)
+
+
 PLACES = ["after:TakeCommitment", "before:Commit", "after:Commit", "after:NoteSent"]
 
 
@@ -66,17 +87,10 @@ PLACES = ["after:TakeCommitment", "before:Commit", "after:Commit", "after:NoteSe
 def test_C2_an_edge_that_is_killed_loses_nothing_and_bills_nothing_twice(
     network: ClearingNetwork, name: str, place: str
 ) -> None:
-    edge = network.start_edge(name, crash_at=f"{place}#2")
-    port = int(edge.url.rpartition(":")[2])
-    buyer = network.buyer(name, [edge.url])
-    client = network.client(buyer)
-    statuses = [fetch(client, f"{edge.url}/articles/{number}") for number in range(PAGES)]
-    network.wait(lambda: edge.died)
-    again = network.start_edge(name, port=port)
+    buyer, client, again, left = killed_at(network, name, place, "articles")
     # The same requests again: what is open presents the same promise.
-    for number, status in enumerate(statuses):
-        if status != 200:
-            fetch(client, f"{again.url}/articles/{number}")
+    for number in left:
+        fetch(client, f"{again.url}/articles/{number}")
     network.wait_uploaded(again)
     lines = network.lines(again)
     ids = [line["id"] for line in lines]
@@ -91,16 +105,9 @@ def test_C2_an_edge_that_is_killed_loses_nothing_and_bills_nothing_twice(
 def test_S7_C2_an_edge_that_is_killed_gives_the_answer_that_was_lost_and_bills_it_once(
     network: ClearingNetwork, name: str, place: str
 ) -> None:
-    edge = network.start_edge(name, crash_at=f"{place}#2")
-    port = int(edge.url.rpartition(":")[2])
-    buyer = network.buyer(name, [edge.url])
-    client = network.client(buyer)
-    statuses = [fetch(client, f"{edge.url}/kept/{number}") for number in range(PAGES)]
-    network.wait(lambda: edge.died)
-    again = network.start_edge(name, port=port)
-    for number, status in enumerate(statuses):
-        if status != 200:
-            assert client.get(f"{again.url}/kept/{number}").text == f"the text of /kept/{number}"
+    buyer, client, again, left = killed_at(network, name, place, "kept")
+    for number in left:
+        assert client.get(f"{again.url}/kept/{number}").text == f"the text of /kept/{number}"
     network.wait_uploaded(again)
     ids = [line["id"] for line in network.lines(again)]
     promised = {each.promise.promise_id: each for each in buyer.journal.promises()}

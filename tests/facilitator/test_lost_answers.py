@@ -46,24 +46,29 @@ def lose_answer(monkeypatch: pytest.MonkeyPatch, lost: Callable[[Effect[Any]], b
     return done
 
 
-@pytest.mark.parametrize("kind", WRITES)
-def test_F2_a_write_whose_answer_was_lost_holds_no_payment_up(
-    pyevm: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any, kind: type[Effect[Any]]
-) -> None:
-    lost = lose_answer(monkeypatch, lambda effect: isinstance(effect, kind))
-    payments = [pyevm.payment() for _ in range(3)]
+def settle_all(pyevm: Any, eventually: Any, *, count: int) -> None:
+    """Settle payments one after another: each is told, booked and on the chain, and nothing is left to do."""
+    payments = [pyevm.payment() for _ in range(count)]
 
     async def run() -> None:
         async with pyevm.service(pace=QUICK) as service:
-            # Those that come after it, too: a nonce that is forgotten holds up all behind it.
             for payment in payments:
                 assert isinstance(await service.settle(*payment, idempotency_key="k"), Settled)
             await eventually(lambda: not service.lanes[0].entries)
             assert set(service.books.settled().values()) == {AMOUNT}
 
     asyncio.run(run())
+    assert pyevm.balance(pyevm.payee) == count * AMOUNT
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_F2_a_write_whose_answer_was_lost_holds_no_payment_up(
+    pyevm: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any, kind: type[Effect[Any]]
+) -> None:
+    lost = lose_answer(monkeypatch, lambda effect: isinstance(effect, kind))
+    # Those that come after it, too: a nonce that is forgotten holds up all behind it.
+    settle_all(pyevm, eventually, count=3)
     assert len(lost) == 1
-    assert pyevm.balance(pyevm.payee) == len(payments) * AMOUNT
 
 
 def test_F2_a_commit_that_lands_after_its_connection_broke_is_read_back_too(
@@ -92,18 +97,8 @@ def test_F2_a_commit_that_lands_after_its_connection_broke_is_read_back_too(
         return {kind: behind(each) if kind in WRITES else each for kind, each in handlers(store).items()}
 
     monkeypatch.setattr(FacilitatorStore, "handlers", with_lock)
-    payments = [pyevm.payment() for _ in range(2)]
-
-    async def run() -> None:
-        async with pyevm.service(pace=QUICK) as service:
-            for payment in payments:
-                assert isinstance(await service.settle(*payment, idempotency_key="k"), Settled)
-            await eventually(lambda: not service.lanes[0].entries)
-            assert set(service.books.settled().values()) == {AMOUNT}
-
-    asyncio.run(run())
+    settle_all(pyevm, eventually, count=2)
     assert len(lost) == 1
-    assert pyevm.balance(pyevm.payee) == len(payments) * AMOUNT
 
 
 def test_F2_F3_blocks_that_were_lost_with_the_answer_about_them_are_sent_again(

@@ -20,6 +20,7 @@ from farthing.protocol.messages import (
     SettlementResponse,
     SupportedResponse,
     VerifyResponse,
+    amount_of,
 )
 
 # The facilitator has broadcast and not yet seen the confirmation (`specs`: settlement_pending).
@@ -86,6 +87,11 @@ class PaymentStatus(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     reason: str = ""
     created_at: int | None = None
     idempotency_key_digest: str = ""
+
+    def pays(self, *, network: str, asset: str, pay_to: str, amount: int) -> bool:
+        """Whether this is a payment of `amount` atomic units to `pay_to`: a facilitator may find another one."""
+        there = (self.network, self.amount, self.asset.lower(), self.pay_to.lower())
+        return there == (network, amount_of(amount), asset.lower(), pay_to.lower())
 
 
 class PaymentsAsked(msgspec.Struct, frozen=True, rename="camel"):

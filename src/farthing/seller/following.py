@@ -17,7 +17,7 @@ from farthing.errors import FacilitatorUnavailable, FarthingError
 from farthing.flow import Effect, Flow, Now
 from farthing.protocol.codec import encode_json
 from farthing.protocol.facilitator import PAYMENTS_MAX, FindPayments, PaymentStatus
-from farthing.protocol.messages import SettlementResponse, amount_of
+from farthing.protocol.messages import SettlementResponse
 from farthing.seller.settling import FOUND_FINAL, FOUND_REFUSED, FOUND_SETTLED, HORIZON_SECONDS
 from farthing.seller.states import State
 from farthing.seller.store import Advance, IsOurs, LedgerEntry
@@ -138,8 +138,8 @@ def _status_of(each: Followed, told: dict[str, PaymentStatus | None] | None) -> 
     status = None if told is None else told.get(each.payment_id)
     if status is None:
         return None
-    there = (status.network, status.amount, status.asset.lower(), status.pay_to.lower())
-    return status if there == (each.network, amount_of(each.amount), each.asset.lower(), each.pay_to.lower()) else None
+    same = status.pays(network=each.network, asset=each.asset, pay_to=each.pay_to, amount=each.amount)
+    return status if same else None
 
 
 def _stays(each: Followed, status: PaymentStatus | None, untold_before: int) -> bool:

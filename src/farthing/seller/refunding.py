@@ -208,15 +208,6 @@ def _until_final(due: RefundDue) -> Flow[_Open | NotOwed | Waiting]:
 def _let_go(due: RefundDue, reason: str) -> Flow[NotOwed | Waiting]:
     """Close a payment that was neither served nor, in the end, settled, with the ledger's contrary entry."""
     now_seconds = yield from Now()
-    entry = LedgerEntry(
-        network=due.network,
-        asset=due.asset,
-        payer=due.pay_to,
-        pay_to=due.payer,
-        amount=due.amount,
-        transaction=LOSS_PREFIX + due.transaction,
-        posted_at=now_seconds,
-    )
     closed = yield from Advance(
         due.payment_id,
         due.epoch,
@@ -224,7 +215,7 @@ def _let_go(due: RefundDue, reason: str) -> Flow[NotOwed | Waiting]:
         State.CLOSED,
         take_over=True,
         reason=reason,
-        entry=entry,
+        entry=_contrary(due, due.pay_to, LOSS_PREFIX + due.transaction, now_seconds),
         claim=due.claim,
     )
     return NotOwed(due.payment_id) if closed else Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
@@ -232,8 +223,7 @@ def _let_go(due: RefundDue, reason: str) -> Flow[NotOwed | Waiting]:
 
 def _is_about(status: PaymentStatus, due: RefundDue) -> bool:
     """Whether what a facilitator found is the payment that is owed back."""
-    there = (status.network, status.amount, status.asset.lower(), status.pay_to.lower())
-    return there == (due.network, amount_of(due.amount), due.asset.lower(), due.pay_to.lower())
+    return status.pays(network=due.network, asset=due.asset, pay_to=due.pay_to, amount=due.amount)
 
 
 def _what_became(
@@ -285,13 +275,8 @@ def _on_chain(
 
 def _is_of(status: PaymentStatus, signed: SignedPayment) -> bool:
     """Whether what a facilitator found is this refund."""
-    return (status.network, status.amount) == (signed.network, amount_of(signed.amount)) and all(
-        there.lower() == here.lower()
-        for there, here in (
-            (status.asset, signed.asset),
-            (status.payer, signed.payer),
-            (status.pay_to, signed.pay_to),
-        )
+    return status.payer.lower() == signed.payer.lower() and status.pays(
+        network=signed.network, asset=signed.asset, pay_to=signed.pay_to, amount=signed.amount
     )
 
 
@@ -363,15 +348,6 @@ def _refusal(due: RefundDue, signed: SignedPayment, outcome: Refused) -> str:
 def _book(due: RefundDue, signed: SignedPayment, transaction: str) -> Flow[Refunded | Waiting]:
     """Move the payment to REFUNDED, with the ledger's contrary entry: from the account that paid."""
     now_seconds = yield from Now()
-    entry = LedgerEntry(
-        network=due.network,
-        asset=due.asset,
-        payer=signed.payer,
-        pay_to=due.payer,
-        amount=due.amount,
-        transaction=transaction,
-        posted_at=now_seconds,
-    )
     moved = yield from Advance(
         due.payment_id,
         due.epoch,
@@ -379,7 +355,20 @@ def _book(due: RefundDue, signed: SignedPayment, transaction: str) -> Flow[Refun
         State.REFUNDED,
         take_over=True,
         transaction=transaction,
-        entry=entry,
+        entry=_contrary(due, signed.payer, transaction, now_seconds),
         claim=due.claim,
     )
     return Refunded(due.payment_id, transaction) if moved else Waiting(due.payment_id, LOOK_AGAIN_SECONDS)
+
+
+def _contrary(due: RefundDue, by: str, transaction: str, now_seconds: int) -> LedgerEntry:
+    """Write the entry that takes a payment back: from the account that pays it, or to which it never came."""
+    return LedgerEntry(
+        network=due.network,
+        asset=due.asset,
+        payer=by,
+        pay_to=due.payer,
+        amount=due.amount,
+        transaction=transaction,
+        posted_at=now_seconds,
+    )

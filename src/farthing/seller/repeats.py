@@ -117,8 +117,14 @@ def earlier(bound: Bound) -> Answer:
 def kept(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> Answer | None:
     """Make of an answer what is kept of it, its length left to whoever sends it; None where it is too large."""
     lines = tuple(each for each in headers if each[0].lower() not in {"content-length", "transfer-encoding"})
-    size_bytes = len(body) + sum(len(name) + len(value) for name, value in lines)
-    return None if size_bytes > ANSWER_MAX_BYTES else Answer(status, lines, body)
+    answer = Answer(status, lines, body)
+    size_bytes = size_of(answer)
+    return None if size_bytes > ANSWER_MAX_BYTES else answer
+
+
+def size_of(answer: Answer) -> int:
+    """Count the bytes of an answer that is kept: headers and body."""
+    return len(answer.body) + sum(len(name) + len(value) for name, value in answer.headers)
 
 
 def repeated(answer: Repeated) -> Flow[None]:

@@ -283,13 +283,7 @@ def _settle_again(
 def _outcome_of(status: PaymentStatus, ticket: Ticket) -> Outcome:
     payment = ticket.payment
     if status.state in FOUND_SETTLED and status.transaction:
-        same = (
-            status.network == payment.network
-            and status.pay_to.lower() == payment.pay_to.lower()
-            and status.asset.lower() == payment.asset.lower()
-            and status.amount == amount_of(payment.amount)
-        )
-        if not same:
+        if not status.pays(network=payment.network, asset=payment.asset, pay_to=payment.pay_to, amount=payment.amount):
             return Unknown("unexpected_settle_error", "What was found is not this payment.", status.transaction)
         response = SettlementResponse(
             success=True, transaction=status.transaction, network=payment.network, payer=payment.payer

@@ -266,23 +266,7 @@ class Edge:
 
     def _commit(self, effect: Commit) -> Pending[bool]:
         life = self._living()
-        commitment, taken = effect.commitment, effect.taken
-
-        def note(done: Pending[Any]) -> None:
-            trouble = done.exception()
-            if trouble is None:
-                life.pool.commit(commitment, taken, is_new=bool(done.result()))
-            else:
-                life.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
-
-        try:
-            pending = life.store.log(life.logged(effect))
-        except Exception:
-            # The queue is full, say: nothing waits for an answer that would give it back.
-            life.pool.give_back(commitment, taken)
-            raise
-        pending.add_done_callback(note)
-        return pending
+        return life.append(effect, life.store.log)
 
     def _note_sent(self, effect: NoteSent) -> None:
         with contextlib.suppress(StoreError):
@@ -331,7 +315,30 @@ class _Life:
         self._task = asyncio.run_coroutine_threadsafe(self._uploader.run(), loop)
         self._adopting = asyncio.run_coroutine_threadsafe(self._adopt(), loop)
 
-    def logged(self, effect: Commit | CommitBound) -> LoggedLine:
+    def append(self, effect: Commit | CommitBound, write: Callable[[LoggedLine], Pending[T]]) -> Pending[T]:
+        """Have a commitment written into the log, and its nonce and its price kept or given back by what became of it.
+
+        `write` answers as one of the two effects does.
+        """
+        commitment, taken = effect.commitment, effect.taken
+
+        def note(done: Pending[Any]) -> None:
+            trouble = done.exception()
+            if trouble is None and done.result() != "taken":
+                self.pool.commit(commitment, taken, is_new=done.result() in {True, "committed"})
+            else:
+                self.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
+
+        try:
+            pending = write(self._logged(effect))
+        except Exception:
+            # The queue is full, say: nothing waits for an answer that would give it back.
+            self.pool.give_back(commitment, taken)
+            raise
+        pending.add_done_callback(note)
+        return pending
+
+    def _logged(self, effect: Commit | CommitBound) -> LoggedLine:
         """Write a commitment as the log has it."""
         commitment, line = effect.commitment, effect.line
         if self.pool.is_over(effect.taken, commitment.signed.payer):

@@ -5,29 +5,29 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from farthing.errors import MaybeWritten, StoreError
+from farthing.errors import StoreError
 from farthing.flow import Effect
 from farthing.seller.credit import Commit, CommitBound
 from farthing.seller.repeats import Bound, FindBound, NoteRepeated
 from farthing.world.edge_answers import AnswerRoom, Became
-from farthing.world.edge_credit import CreditPool
 from farthing.world.edge_store import EdgeStore, LoggedLine
 from farthing.world.pending import Pending
+
+T = TypeVar("T")
 
 
 class Life(Protocol):
     """What is needed of a process's part of an edge."""
 
     store: EdgeStore
-    pool: CreditPool
     room: AnswerRoom
 
-    def logged(self, effect: Commit | CommitBound) -> LoggedLine:
-        """Write a commitment as the log has it."""
+    def append(self, effect: Commit | CommitBound, write: Callable[[LoggedLine], Pending[T]]) -> Pending[T]:
+        """Have a commitment written into the log."""
         ...
 
 
@@ -47,25 +47,15 @@ class Repeats:
 
     def _commit(self, effect: CommitBound) -> Pending[Became]:
         life = self._living()
-        commitment, taken, bound = effect.commitment, effect.taken, effect.bound
         now_seconds = int(time.time())
 
-        def note(done: Pending[Any]) -> None:
-            trouble = done.exception()
-            if trouble is None and done.result() != "taken":
-                life.pool.commit(commitment, taken, is_new=done.result() == "committed")
-            else:
-                life.pool.give_back(commitment, taken, maybe_written=isinstance(trouble, MaybeWritten))
-
-        try:
+        def write(line: LoggedLine) -> Pending[Became]:
+            bound = effect.bound
             if bound.answer is not None and not life.room.take(bound.answer, bound.expires, now_seconds):
                 bound = msgspec.structs.replace(bound, answer=None)
-            pending = life.store.log_bound(life.logged(effect), bound, now_seconds)
-        except Exception:
-            life.pool.give_back(commitment, taken)
-            raise
-        pending.add_done_callback(note)
-        return pending
+            return life.store.log_bound(line, bound, now_seconds)
+
+        return life.append(effect, write)
 
     def _note(self, effect: NoteRepeated) -> None:
         with contextlib.suppress(StoreError):

@@ -24,6 +24,10 @@ ON CONFLICT (currency) DO UPDATE SET amount = clearing_reserves.amount + exclude
 _TAKE_FROM_RESERVE: Final = "UPDATE clearing_reserves SET amount = amount - ? WHERE currency = ?"
 # Of a payer: the columns of its row, in their order.
 _KEPT_BESIDE: Final = (RECEIVABLE, PREPAID, RECOURSE)
+_SUSPENSE: Final = """
+SELECT amount FROM clearing_movements
+WHERE network = ? AND transaction_hash = ? AND log_index = ? AND direction = 'in' AND matched = ''
+"""
 _BALANCE: Final = """
 SELECT COALESCE(SUM(CASE WHEN credit = ? THEN amount ELSE -amount END), 0) FROM clearing_transfers
 WHERE (credit = ? OR debit = ?) AND kind IN ('posted', 'post')
@@ -94,6 +98,15 @@ def _move_reserve(at: Connection, currency: str, credited: int) -> None:
     elif at.execute(_TAKE_FROM_RESERVE, (-credited, currency)).rowcount != 1:
         message = f"There is no reserve in {currency} to take anything from. Nothing was booked."
         raise StoreError(message)
+
+
+def in_suspense(at: Connection, place: tuple[str, str, int]) -> int | None:
+    """Say how much came in by a movement (network, transaction, log) that pays no statement; None where none did.
+
+    Whether it was given to somebody since, the books say.
+    """
+    row = at.execute(_SUSPENSE, place).fetchone()
+    return None if row is None else int(row[0])
 
 
 def balance(at: Connection, account: Account) -> int:

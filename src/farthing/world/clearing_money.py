@@ -45,7 +45,7 @@ from farthing.clearing.states import (
 from farthing.clearing.store import FindStatement, StatementRecord
 from farthing.evm.references import payout_reference
 from farthing.protocol.statements import NOT_DELIVERED, Dispute
-from farthing.world.clearing_booking import balance, book
+from farthing.world.clearing_booking import balance, book, in_suspense
 from farthing.world.clearing_intake import open_window_number
 from farthing.world.clearing_reserve import covers_of, may_spend
 from farthing.world.clearing_statements import find_statement, settle_statement
@@ -106,10 +106,6 @@ _SCANNED: Final = """
 INSERT INTO clearing_scans (network, next_block) VALUES (?, ?)
 ON CONFLICT (network) DO UPDATE SET next_block = excluded.next_block
 WHERE clearing_scans.next_block < excluded.next_block
-"""
-_SUSPENSE: Final = """
-SELECT amount FROM clearing_movements
-WHERE network = ? AND transaction_hash = ? AND log_index = ? AND direction = 'in' AND matched = ''
 """
 _CREDITED: Final = "SELECT credit FROM clearing_transfers WHERE transfer = ?"
 _PAYABLE_PAYEES: Final = f"""
@@ -365,19 +361,19 @@ def assign_suspense(at: Connection, effect: AssignSuspense) -> bool:
     Money of one currency is given to no account of another: it is in suspense where it was booked.
     """
     place = (effect.network, effect.transaction, effect.log_index)
-    row = at.execute(_SUSPENSE, place).fetchone()
+    amount = in_suspense(at, place)
     payer = payer_key(effect.directory)
     account = at.execute("SELECT currency FROM clearing_payers WHERE payer = ?", (payer,)).fetchone()
     name = ":".join(map(str, place))
     taken = at.execute("SELECT 1 FROM clearing_transfers WHERE transfer = ?", (f"assign:{name}",)).fetchone()
-    if row is None or account is None or taken is not None:
+    if amount is None or account is None or taken is not None:
         return False
     books = Books(effect.rules.network, account[0])
-    booking = books.suspend(name, row[0], incoming=True)
+    booking = books.suspend(name, amount, incoming=True)
     came_in = at.execute(_CREDITED, (booking.transfer.transfer_id,)).fetchone()
     if came_in is None or came_in[0] != books.suspense.name:
         return False
-    book(at, [books.assign(name, payer, row[0])], effect.now_seconds)
+    book(at, [books.assign(name, payer, amount)], effect.now_seconds)
     return True
 
 

@@ -23,17 +23,13 @@ from farthing.clearing.guarantee import (
 )
 from farthing.clearing.rules import Rules, payee_key
 from farthing.clearing.states import SETTLED
-from farthing.world.clearing_booking import book
+from farthing.world.clearing_booking import book, in_suspense
 from farthing.world.connection import Connection
 
 _GUARANTEE: Final = "UPDATE clearing_payees SET guaranteed = ? WHERE payee = ?"
 # A row that is written holds its lock: of two processes one sees what the other took.
 _LOCK_RESERVE: Final = "UPDATE clearing_reserves SET amount = amount WHERE currency = ?"
 _AMOUNT: Final = "SELECT amount FROM clearing_reserves WHERE currency = ?"
-_SUSPENSE: Final = """
-SELECT amount FROM clearing_movements
-WHERE network = ? AND transaction_hash = ? AND log_index = ? AND direction = 'in' AND matched = ''
-"""
 _BOOKED: Final = "SELECT credit, amount FROM clearing_transfers WHERE transfer = ?"
 _PAYEE: Final = "SELECT payee, currency FROM clearing_payees WHERE payee = ?"
 # A share without what is disputed of it, which comes with a later statement if it is owed; and of it, what a guarantee
@@ -45,13 +41,8 @@ s.amount - COALESCE((
 ), 0)
 """
 _STANDS: Final = f"CASE WHEN s.guaranteed < {_UNDISPUTED} THEN s.guaranteed ELSE {_UNDISPUTED} END"
-# What the payer was given credit for: its limit and its balance, less what is guaranteed of statements it has not paid.
-_VOUCHED: Final = f"""
-SELECT p.credit_limit + p.prepaid - COALESCE((
-    SELECT SUM({_STANDS}) FROM clearing_shares s JOIN clearing_statements t ON t.statement = s.statement
-    WHERE t.payer = p.payer AND t.state <> '{SETTLED}'
-), 0) FROM clearing_payers p WHERE p.payer = ?
-"""
+# What a payer was given credit for: its limit and its balance; and of it, what is guaranteed of statements that it has
+# not paid, but for one.
 _PLEDGED: Final = f"""
 SELECT p.credit_limit + p.prepaid, COALESCE((
     SELECT SUM({_STANDS}) FROM clearing_shares s JOIN clearing_statements t ON t.statement = s.statement
@@ -102,7 +93,7 @@ def guaranteed_amounts(at: Connection, payer: int, shares: Iterable[tuple[int, i
     guaranteed = {payee for (payee,) in at.execute(_GUARANTEED_PAYEES).fetchall()}
     if not guaranteed:
         return [0 for _ in shares]
-    left = max(0, int(at.execute(_VOUCHED, (payer,)).fetchone()[0]))
+    left = max(0, _vouched(at, payer))
     amounts: list[int] = []
     for payee, share in shares:
         amounts.append(max(0, min(share, left)) if payee in guaranteed else 0)
@@ -115,8 +106,13 @@ def may_spend(at: Connection, payer: int, statement: str, amount: int) -> bool:
 
     Payer and payee may be one person: the balance would come back as a payout, and the reserve pay what it stood for.
     """
-    vouched, pledged = at.execute(_PLEDGED, (statement, payer)).fetchone()
-    return int(vouched) - amount >= int(pledged)
+    return _vouched(at, payer, but_for=statement) >= amount
+
+
+def _vouched(at: Connection, payer: int, *, but_for: str = "") -> int:
+    """Say what is left of a payer's credit beside what is guaranteed of its unpaid statements, but for one of them."""
+    vouched, pledged = at.execute(_PLEDGED, (but_for, payer)).fetchone()
+    return int(vouched) - int(pledged)
 
 
 def _lock(at: Connection, currency: str) -> int:
@@ -133,15 +129,21 @@ def _amount(at: Connection, currency: str) -> int:
 def unpledged(at: Connection, currency: str, rules: Rules, now_seconds: int) -> int:
     """Hold the reserve's row, and say what is in it beyond what it guarantees of issued statements."""
     amount = _lock(at, currency)
-    guaranteed, _ = at.execute(_STANDING, (now_seconds - rules.grace_seconds, now_seconds, currency)).fetchone()
-    return amount - int(guaranteed)
+    guaranteed, _ = _standing(at, currency, rules, now_seconds)
+    return amount - guaranteed
+
+
+def _standing(at: Connection, currency: str, rules: Rules, now_seconds: int) -> tuple[int, int]:
+    """Sum what is guaranteed of issued statements, and what of it is in default and not covered."""
+    row = at.execute(_STANDING, (now_seconds - rules.grace_seconds, now_seconds, currency)).fetchone()
+    return int(row[0]), int(row[1])
 
 
 def fund_reserve(at: Connection, effect: FundReserve) -> bool:
     """Perform `FundReserve`; a second one fails by the name of its booking, as money that was given to a payer does."""
     place = (effect.network, effect.transaction, effect.log_index)
-    row = at.execute(_SUSPENSE, place).fetchone()
-    booking = None if row is None else _books(effect).fund(":".join(map(str, place)), int(row[0]))
+    amount = in_suspense(at, place)
+    booking = None if amount is None else _books(effect).fund(":".join(map(str, place)), amount)
     if booking is None or at.execute(_BOOKED, (booking.transfer.transfer_id,)).fetchone() is not None:
         return False
     book(at, [booking], effect.now_seconds)
@@ -155,14 +157,12 @@ def take_reserve(at: Connection, effect: TakeReserve) -> str:
         return "unknown_payee"
     payee, currency = row
     booking = Books(effect.rules.network, currency).take(effect.request, payee, effect.amount)
-    amount = _lock(at, currency)
+    left = unpledged(at, currency, effect.rules, effect.now_seconds)
     known = at.execute(_BOOKED, (booking.transfer.transfer_id,)).fetchone()
     if known is not None:
         same = (booking.transfer.credit.name, effect.amount)
         return "" if (known[0], int(known[1])) == same else "request_reused"
-    before = (effect.now_seconds - effect.rules.grace_seconds, effect.now_seconds)
-    guaranteed, _ = at.execute(_STANDING, (*before, currency)).fetchone()
-    if effect.amount > amount - int(guaranteed):
+    if effect.amount > left:
         return "too_much"
     book(at, [booking], effect.now_seconds)
     return ""
@@ -196,11 +196,10 @@ def covers_of(at: Connection, statement: str) -> dict[int, int]:
 
 def find_reserve(at: Connection, effect: FindReserve) -> Reserve:
     """Perform `FindReserve`."""
-    before = (effect.now_seconds - effect.rules.grace_seconds, effect.now_seconds)
-    guaranteed, uncovered = at.execute(_STANDING, (*before, effect.currency)).fetchone()
+    guaranteed, uncovered = _standing(at, effect.currency, effect.rules, effect.now_seconds)
     (recourse,) = at.execute(_RECOURSE, (effect.currency,)).fetchone()
     amount = _amount(at, effect.currency)
-    return Reserve(effect.currency, amount, int(recourse), int(guaranteed), int(uncovered))
+    return Reserve(effect.currency, amount, int(recourse), guaranteed, uncovered)
 
 
 def _books(effect: Any) -> Books:

@@ -14,7 +14,7 @@ import msgspec
 
 from farthing.mechanisms.batch_credit.verify import NONCE_KEPT_SECONDS
 from farthing.seller.answers import Answer
-from farthing.seller.repeats import ANSWERS_MAX_BYTES, IDENTIFIER_KEPT_SECONDS, Bound
+from farthing.seller.repeats import ANSWERS_MAX_BYTES, IDENTIFIER_KEPT_SECONDS, Bound, size_of
 from farthing.world.connection import Connection
 
 # One that is over may be bound anew before it is dropped.
@@ -120,7 +120,7 @@ class AnswerRoom:
 
     def take(self, answer: Answer, expires: int, now_seconds: int) -> bool:
         """Take room for an answer; False where there is none."""
-        size_bytes = len(answer.body) + sum(len(name) + len(value) for name, value in answer.headers)
+        size_bytes = size_of(answer)
         with self._lock:
             for second in [each for each in self._by_second if each < now_seconds - NONCE_KEPT_SECONDS]:
                 self._size_bytes -= self._by_second.pop(second)

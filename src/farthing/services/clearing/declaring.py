@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from farthing.clearing.compromise import CompromisedKey, DeclareCompromised, FindCompromised
 from farthing.clearing.intake import SKEW_SECONDS
-from farthing.clearing.store import Audit, Caller, FindPayer
+from farthing.clearing.store import Caller, FindPayer
 from farthing.protocol.clearing import COMPROMISED_MAX
 from farthing.services.clearing.api import KeyAnswer, KeyRequest
 from farthing.services.clearing.callers import PAYER
@@ -38,7 +38,7 @@ class Declaring:
             what = "A key is declared compromised when that is known: `since` is a time in the future."
             raise Refused("malformed-request", what, path="$.since")
         what = f"{body.thumbprint} since {since}"
-        await self._service.ask(Audit(now_seconds, caller.name, "declare compromised", directory, what))
+        await self._service.note(caller, "declare compromised", directory, what)
         found = await self._service.ask(DeclareCompromised(directory, body.thumbprint, since, caller.name, now_seconds))
         if isinstance(found, CompromisedKey):
             return _answer_of(found)

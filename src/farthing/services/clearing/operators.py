@@ -10,7 +10,6 @@ from farthing.clearing.books import Books
 from farthing.clearing.settlement import AssignSuspense, DecideDispute
 from farthing.clearing.store import (
     AddToken,
-    Audit,
     Balances,
     Caller,
     FindPayee,
@@ -73,11 +72,6 @@ class Operating:
         """Serve from `service`."""
         self._service = service
 
-    async def _note(self, caller: Caller, what: str, subject: str, detail: str = "") -> int:
-        now_seconds = await self._service.now()
-        await self._service.ask(Audit(now_seconds, caller.name, what, subject, detail))
-        return now_seconds
-
     async def register_payer(self, caller: Caller, body: PayerRequest) -> Standing:
         """Open a payer's account, or change its limit."""
         directory = body.payer.rstrip("/")
@@ -86,7 +80,9 @@ class Operating:
             raise Refused("malformed-request", what, path="$.payer")
         if body.currency not in self._service.desk.rails:
             raise Refused("malformed-request", f"No rail here pays {body.currency}.", path="$.currency")
-        now_seconds = await self._note(caller, "register payer", directory, f"{body.credit_limit} {body.currency}")
+        now_seconds = await self._service.note(
+            caller, "register payer", directory, f"{body.credit_limit} {body.currency}"
+        )
         effect = RegisterPayer(directory, body.currency, int(body.credit_limit), now_seconds)
         if await self._service.ask(effect) is None:
             raise Refused("conflict", f"{directory} has its account in another currency.")
@@ -94,7 +90,7 @@ class Operating:
 
     async def payer_state(self, caller: Caller, body: PayerStateRequest) -> Done:
         """Suspend a payer, or let it go on."""
-        await self._note(caller, body.state, body.payer, body.why)
+        await self._service.note(caller, body.state, body.payer, body.why)
         if not await self._service.ask(SetPayerState(body.payer, body.state, body.why)):
             raise Refused("not-found", f"{body.payer[:200]} has no account here.")
         return Done()
@@ -108,7 +104,7 @@ class Operating:
         if " " in body.payee:
             raise Refused("malformed-request", "A payee's name has no space.", path="$.payee")
         challenge = f"farthing-clearing={secrets.token_hex(_CHALLENGE_BYTES)}"
-        now_seconds = await self._note(caller, "register payee", body.payee, f"{body.domain} {address}")
+        now_seconds = await self._service.note(caller, "register payee", body.payee, f"{body.domain} {address}")
         effect = RegisterPayee(body.payee, body.domain, body.currency, address, challenge, now_seconds)
         payee = await self._service.ask(effect)
         if payee is None:
@@ -127,7 +123,7 @@ class Operating:
         if not await shows(found.domain, found.challenge, private_domains=self._service.private_domains):
             what = f"https://{found.domain}{PATH}, or a text record of {RECORD}.{found.domain}"
             raise Refused("conflict", f"{what}, must show {found.challenge}.", reason="not_proved")
-        now_seconds = await self._note(caller, "prove payee", payee, found.domain)
+        now_seconds = await self._service.note(caller, "prove payee", payee, found.domain)
         await self._service.ask(ProvePayee(payee, found.challenge, now_seconds))
         return answer_of(await self._payee(caller, payee))
 
@@ -166,21 +162,21 @@ class Operating:
             raise Refused("malformed-request", what, path="$.name")
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         digest = hashlib.sha256(token.encode()).hexdigest()
-        now_seconds = await self._note(caller, "make token", body.name, f"{body.role} {body.subject}")
+        now_seconds = await self._service.note(caller, "make token", body.name, f"{body.role} {body.subject}")
         if not await self._service.ask(AddToken(digest, body.name, body.role, body.subject, now_seconds)):
             raise Refused("conflict", f"There is a token called {body.name}.")
         return TokenAnswer(body.name, token)
 
     async def revoke_token(self, caller: Caller, name: str) -> Done:
         """Revoke a token."""
-        now_seconds = await self._note(caller, "revoke token", name)
+        now_seconds = await self._service.note(caller, "revoke token", name)
         if not await self._service.ask(RevokeToken(name, now_seconds)):
             raise Refused("not-found", f"There is no token called {name[:64]}.")
         return Done()
 
     async def decide(self, caller: Caller, dispute: str, body: DecisionRequest) -> Dispute:
         """Decide a dispute."""
-        now_seconds = await self._note(caller, "grant" if body.granted else "reject", dispute, body.note)
+        now_seconds = await self._service.note(caller, "grant" if body.granted else "reject", dispute, body.note)
         effect = DecideDispute(
             dispute, granted=body.granted, note=body.note, rules=self._service.desk.rules, now_seconds=now_seconds
         )
@@ -191,13 +187,13 @@ class Operating:
 
     async def close_window(self, caller: Caller) -> WindowAnswer:
         """Close the open window now, whatever its time."""
-        await self._note(caller, "close window", "")
+        await self._service.note(caller, "close window", "")
         closed = await self._service.close_window(force=True)
         return WindowAnswer("" if closed is None else str(closed.number))
 
     async def assign(self, caller: Caller, body: AssignRequest) -> Done:
         """Give money in suspense to a payer's balance."""
-        now_seconds = await self._note(caller, "assign", f"{body.transaction}:{body.log_index}", body.payer)
+        now_seconds = await self._service.note(caller, "assign", f"{body.transaction}:{body.log_index}", body.payer)
         network = self._service.rail.token.network
         effect = AssignSuspense(
             network, body.transaction, body.log_index, body.payer, self._service.desk.rules, now_seconds

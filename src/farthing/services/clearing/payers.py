@@ -13,7 +13,7 @@ from farthing.clearing.rules import payer_key
 from farthing.clearing.settlement import AcceptStatement, ListDisputes, PayFromBalance
 from farthing.clearing.statements import as_csv, leaves_of, read_line
 from farthing.clearing.states import ISSUED, SETTLED
-from farthing.clearing.store import Audit, Caller, FindRun, FindStatement, ListStatements, StatementRecord
+from farthing.clearing.store import Caller, FindRun, FindStatement, ListStatements, StatementRecord
 from farthing.protocol.signed_statements import open_statement
 from farthing.protocol.statements import (
     DISPUTE_REASONS,
@@ -124,7 +124,7 @@ class Payers:
         if isinstance(opened, str):
             reason, _, what = opened.partition(" ")
             raise Refused("conflict", f"The lines can't be disputed: {reason} {what}".rstrip() + ".", reason=reason)
-        await self._note(caller, "dispute", statement, f"{len(opened)} lines")
+        await self._service.note(caller, "dispute", statement, f"{len(opened)} lines")
         return opened
 
     async def pay(self, caller: Caller, statement: str, body: StatementPayment) -> StatementStatus:
@@ -150,8 +150,5 @@ class Payers:
             accepted = AcceptStatement(statement, fit.payment, fit.until, record.disputed)
             if not await service.ask(accepted) and record.state == ISSUED:
                 raise Refused("conflict", "The statement's disputes have changed, or another payment is under way.")
-        await self._note(caller, "pay", statement, "prepaid" if body.prepaid else "")
+        await service.note(caller, "pay", statement, "prepaid" if body.prepaid else "")
         return status_of(await self._find(caller, statement))
-
-    async def _note(self, caller: Caller, what: str, subject: str, detail: str) -> None:
-        await self._service.ask(Audit(await self._service.now(), caller.name, what, subject, detail))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from farthing.clearing.guarantee import FindReserve, FundReserve, GuaranteePayee, TakeReserve
-from farthing.clearing.store import Audit, Caller, FindPayee, Payee
+from farthing.clearing.store import Caller, FindPayee, Payee
 from farthing.services.clearing.api import (
     Done,
     FundRequest,
@@ -33,11 +33,6 @@ class Reserving:
         """Serve from `service`."""
         self._service = service
 
-    async def _note(self, caller: Caller, what: str, subject: str, detail: str) -> int:
-        now_seconds = await self._service.now()
-        await self._service.ask(Audit(now_seconds, caller.name, what, subject, detail))
-        return now_seconds
-
     async def _payee(self, name: str) -> Payee:
         found = await self._service.ask(FindPayee(name))
         if found is None:
@@ -64,7 +59,9 @@ class Reserving:
     async def fund(self, caller: Caller, body: FundRequest) -> Done:
         """Move money in suspense to the reserve."""
         rail = self._service.rail
-        now_seconds = await self._note(caller, "fund reserve", f"{body.transaction}:{body.log_index}", rail.currency)
+        now_seconds = await self._service.note(
+            caller, "fund reserve", f"{body.transaction}:{body.log_index}", rail.currency
+        )
         place = (rail.token.network, body.transaction, body.log_index)
         if not await self._service.ask(FundReserve(*place, rail.currency, self._service.desk.rules, now_seconds)):
             raise Refused("conflict", "No such money is in suspense.")
@@ -73,7 +70,7 @@ class Reserving:
     async def take_out(self, caller: Caller, body: TakeRequest) -> Done:
         """Take money out of the reserve, to be paid out to an account of the operator's own."""
         payee = await self._payee(body.payee)
-        now_seconds = await self._note(caller, "take reserve", body.request, f"{body.amount} to {payee.name}")
+        now_seconds = await self._service.note(caller, "take reserve", body.request, f"{body.amount} to {payee.name}")
         effect = TakeReserve(body.request, payee.name, int(body.amount), self._service.desk.rules, now_seconds)
         reason = await self._service.ask(effect)
         if reason:
@@ -84,6 +81,6 @@ class Reserving:
     async def guarantee(self, caller: Caller, payee: str, body: GuaranteeRequest) -> PayeeAnswer:
         """Guarantee a payee's shares of the statements that are issued from now on, or no more."""
         found = await self._payee(payee)
-        await self._note(caller, "guarantee payee", found.name, "on" if body.guaranteed else "off")
+        await self._service.note(caller, "guarantee payee", found.name, "on" if body.guaranteed else "off")
         await self._service.ask(GuaranteePayee(found.name, body.guaranteed))
         return answer_of(await self._payee(payee))

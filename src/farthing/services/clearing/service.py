@@ -21,7 +21,7 @@ from farthing.clearing.flows import Desk
 from farthing.clearing.intake import read_upload
 from farthing.clearing.rails import Rail
 from farthing.clearing.rules import Rules
-from farthing.clearing.store import OpenWindow, Window
+from farthing.clearing.store import Audit, Caller, OpenWindow, Window
 from farthing.clearing.usdc import UsdcRail
 from farthing.errors import FarthingError, StoreError
 from farthing.flow import Effect, Flow, Now, drive, drive_async
@@ -193,6 +193,12 @@ class ClearingService:
     async def now(self) -> int:
         """Give the time in Unix seconds."""
         return await self._performer.awaiting(Now())
+
+    async def note(self, caller: Caller, what: str, subject: str, detail: str = "") -> int:
+        """Put into the audit log who does what; gives the time of it, in Unix seconds."""
+        now_seconds = await self.now()
+        await self.ask(Audit(now_seconds, caller.name, what, subject, detail))
+        return now_seconds
 
     async def run(self, flow: Flow[R]) -> R:
         """Run a flow on this loop: one that waits for a node, a facilitator or the store."""
