@@ -17,7 +17,6 @@ import msgspec
 
 from farthing.protocol.messages import Amount, Message, Name, Text, Url
 
-NDJSON: Final = "application/x-ndjson"
 # Of one upload. A commitment is some 2 kB of JSON and 250 bytes of gzip; ten thousand are half a second of a busy edge.
 UPLOAD_LINES_MAX: Final = 10_000
 UPLOAD_MAX_BYTES: Final = 16 * 1024 * 1024

@@ -14,7 +14,7 @@ import msgspec
 
 from farthing.protocol.canonical import canonical_json, canonical_text
 from farthing.protocol.clearing import Commitment, Currency, KeyRecord, UnixTime
-from farthing.protocol.messages import Amount, Message, Name, PaymentPayload, Text, Url
+from farthing.protocol.messages import Message, Name, PaymentPayload, Text, Url
 
 STATEMENT_TYPE: Final = "farthing-statement+jws"
 # Lines are kept, served and proved in runs of this many: a power of two, so that each run is a subtree of RFC 6962.
@@ -218,19 +218,6 @@ class PayeeStatus(Message, frozen=True, omit_defaults=False):
     paid: SignedAmount
     guaranteed: bool = False
     borne: SignedAmount = "0"
-
-
-class Payout(Message, frozen=True, omit_defaults=False):
-    """One payout to one payee: `state` is `signed`, `sent`, `settled` or `void`; `reference` the nonce on chain."""
-
-    payout: str
-    payee: str
-    currency: Currency
-    amount: Amount
-    address: str
-    reference: str
-    state: Name
-    transaction: str
 
 
 class Problem(Message, frozen=True):
